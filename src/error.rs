@@ -86,11 +86,12 @@ impl fmt::Display for Error {
             Self::WouldBlock(full) => write!(f, "would block: {full}"),
             Self::Timeout => f.write_str("timed out"),
             Self::TooLarge { len, max } => {
-                write!(f, "{len} bytes are more than the configured maximum of {max}")
+                write!(
+                    f,
+                    "{len} bytes are more than the configured maximum of {max}"
+                )
             }
-            Self::NotFound => {
-                f.write_str("no such task, or its completion was already handed out")
-            }
+            Self::NotFound => f.write_str("no such task, or its completion was already handed out"),
             Self::Closed => f.write_str("the engine is stopped"),
             Self::NoMemory(what) => write!(f, "out of memory: {what}"),
             Self::System { call, what, source } => write!(f, "{what}: {call}: {source}"),

@@ -1,1 +1,63 @@
-//! placeholder
+//! A shared-memory task engine: a host submits small byte-string tasks, crash-isolated worker
+//! processes run them on thread pools, the host polls the results.
+//!
+//! ```
+//! use miniflow::{Class, Engine};
+//!
+//! let engine = Engine::builder()
+//!     .handler(|task| {
+//!         let reply: Vec<u8> = task.payload().iter().rev().copied().collect();
+//!         Ok(task.reply(&reply)?)
+//!     })
+//!     .workers(Class::CpuBound, 2)
+//!     .start()?;
+//! for word in ["one", "two", "three"] {
+//!     engine.submit(word.as_bytes())?;
+//! }
+//! let mut words: Vec<String> = engine.completions().map(|c| c.text()).collect();
+//! words.sort();
+//! assert_eq!(words, ["eerht", "eno", "owt"]);
+//! # Ok::<(), miniflow::Error>(())
+//! ```
+//!
+//! The rest of this documentation: [`Engine`] and its [`Builder`] for hosts, [`worker`] for what a
+//! handler and a worker program see, [`Error`] for what can go wrong. The C interface is described
+//! in `include/miniflow.h`, the design in `docs/design.md`.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("miniflow rests on memfd seals, futexes and pidfds: Linux only");
+
+#[cfg(not(loom))]
+mod config;
+#[cfg(not(loom))]
+mod engine;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod task;
+
+#[cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, reason = "models use the protocols only")
+)]
+mod shm;
+#[cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, reason = "models use the protocols only")
+)]
+mod sys;
+#[cfg(not(loom))]
+pub mod worker;
+
+#[cfg(not(loom))]
+pub use crate::{
+    config::{Builder, Policy},
+    engine::{
+        Completions, Engine,
+        completion::{Completion, Reader},
+        loan::Loan,
+        stats::{Stats, WorkerRow, WorkerState},
+    },
+    error::{Error, Full, Result},
+    task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
+};

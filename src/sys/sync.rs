@@ -49,7 +49,9 @@ pub(crate) fn load_acquire_u32(word: &AtomicU32) -> u32 {
 /// consistent at every step, and the engine must go on after a caller's panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(not(loom))]
-    return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    return mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     #[cfg(loom)]
     return mutex.lock().expect("loom locks are not poisoned");
 }

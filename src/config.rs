@@ -1,0 +1,393 @@
+//! How an engine is set up.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::shm::control;
+use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
+use crate::sys::process::cpus;
+use crate::task::Class;
+use crate::worker::Handler;
+use crate::worker::zygote::Role;
+
+/// How a worker is chosen among those that have room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The one with the fewest tasks; ties go to workers that are awake, in turn.
+    #[default]
+    LeastLoaded,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// Workers of one class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClassConfig {
+    /// Workers at the start and at least.
+    pub(crate) min: u32,
+    /// Workers at most, also by `resize`.
+    pub(crate) max: u32,
+    pub(crate) threads: u32,
+}
+
+/// The settings of an engine, checked by [`Config::validate`].
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) name: Option<String>,
+    pub(crate) role: Option<Role>,
+    pub(crate) classes: [ClassConfig; 2],
+    pub(crate) max_tasks: u32,
+    pub(crate) payload_arena: u64,
+    pub(crate) result_arena: u64,
+    pub(crate) max_payload: u64,
+    pub(crate) max_result: u64,
+    pub(crate) inline_payload: u32,
+    pub(crate) inline_result: u32,
+    pub(crate) in_place_from: u64,
+    pub(crate) policy: Policy,
+    pub(crate) spin: Duration,
+    pub(crate) reply_wait: Duration,
+    pub(crate) start_timeout: Duration,
+    pub(crate) stop_grace: Duration,
+    pub(crate) inherit: Vec<RawFd>,
+}
+
+/// Most workers of an engine.
+pub(crate) const MAX_WORKERS: u32 = 1024;
+/// Most threads of a worker: there must be credits for as many tasks and some more.
+pub(crate) const MAX_THREADS: u32 = CREDITS as u32 / 2;
+/// Most tasks in flight: the slot number has 20 bits of a task id.
+pub(crate) const MAX_TASKS: u32 = 1 << 20;
+/// Largest payload or result: lengths travel in 32 bits.
+const MAX_BYTES: u64 = 1 << 31;
+
+impl Default for Config {
+    fn default() -> Self {
+        let cpus = u32::try_from(cpus()).unwrap_or(1).min(MAX_WORKERS / 2);
+        Self {
+            name: None,
+            role: None,
+            classes: [
+                ClassConfig {
+                    min: cpus,
+                    max: cpus,
+                    threads: 1,
+                },
+                ClassConfig {
+                    min: 1,
+                    max: 1,
+                    threads: 16,
+                },
+            ],
+            max_tasks: 65_536,
+            payload_arena: 256 << 20,
+            result_arena: 64 << 20,
+            max_payload: 16 << 20,
+            max_result: 16 << 20,
+            inline_payload: INLINE_PAYLOAD as u32,
+            inline_result: INLINE_RESULT as u32,
+            in_place_from: 16 << 10,
+            policy: Policy::default(),
+            spin: Duration::from_micros(50),
+            reply_wait: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(10),
+            stop_grace: Duration::from_millis(500),
+            inherit: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn class(&self, class: Class) -> &ClassConfig {
+        &self.classes[class.index()]
+    }
+
+    pub(crate) fn max_workers(&self) -> u32 {
+        self.classes.iter().map(|c| c.max).sum()
+    }
+
+    /// Checks every setting; the text of an error names the first bad one.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if let Some(name) = &self.name
+            && !control::valid_name(name)
+        {
+            return Err(Error::invalid(format!(
+                "the name `{name}` is not 1 to 64 of A-Za-z0-9._-"
+            )));
+        }
+        let Some(role) = &self.role else {
+            return Err(Error::invalid(
+                "the engine has neither a handler nor a worker program",
+            ));
+        };
+        if matches!(role, Role::Program(argv) if argv.is_empty()) {
+            return Err(Error::invalid("the worker program's argv is empty"));
+        }
+        for class in Class::ALL {
+            let (c, name) = (self.class(class), class.name());
+            let bad = |what: &str, value: u32, max: u32| {
+                Err(Error::invalid(format!(
+                    "{what} of class {name} is {value}, not in 1..={max}"
+                )))
+            };
+            if c.min > c.max || c.max > MAX_WORKERS {
+                return Err(Error::invalid(format!(
+                    "workers of class {name}: min {} and max {} do not fit 0..={MAX_WORKERS}",
+                    c.min, c.max
+                )));
+            }
+            if c.max > 0 && (c.threads == 0 || c.threads > MAX_THREADS) {
+                return bad("threads per worker", c.threads, MAX_THREADS);
+            }
+        }
+        if self.max_workers() == 0 || self.max_workers() > MAX_WORKERS {
+            return Err(Error::invalid(format!(
+                "the classes have {} workers at most together, not 1..={MAX_WORKERS}",
+                self.max_workers()
+            )));
+        }
+        let range = |what: &str, value: u64, min: u64, max: u64| {
+            if (min..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::invalid(format!(
+                    "{what} is {value}, not in {min}..={max}"
+                )))
+            }
+        };
+        range(
+            "max_tasks",
+            u64::from(self.max_tasks),
+            1,
+            u64::from(MAX_TASKS),
+        )?;
+        range("max_payload", self.max_payload, 1, MAX_BYTES)?;
+        range("max_result", self.max_result, 1, MAX_BYTES)?;
+        let most = 1 << 40;
+        range(
+            "payload_arena",
+            self.payload_arena,
+            self.max_payload.next_power_of_two(),
+            most,
+        )?;
+        range(
+            "result_arena",
+            self.result_arena,
+            self.max_result.next_power_of_two(),
+            most,
+        )?;
+        range(
+            "inline_payload",
+            u64::from(self.inline_payload),
+            0,
+            INLINE_PAYLOAD as u64,
+        )?;
+        range(
+            "inline_result",
+            u64::from(self.inline_result),
+            0,
+            INLINE_RESULT as u64,
+        )?;
+        Ok(())
+    }
+}
+
+/// Collects the settings of an engine; [`Builder::start`] starts it.
+///
+/// ```
+/// use miniflow::{Engine, Class};
+///
+/// let engine = Engine::builder()
+///     .handler(|task| {
+///         let sum: u32 = task.payload().iter().map(|&b| u32::from(b)).sum();
+///         Ok(task.reply(&sum.to_le_bytes())?)
+///     })
+///     .workers(Class::CpuBound, 1)
+///     .workers(Class::IoBound, 0)
+///     .start()?;
+/// let id = engine.submit(&[1, 2, 3])?;
+/// let completion = engine.wait(id, None)?;
+/// assert_eq!(completion.to_vec(), 6_u32.to_le_bytes());
+/// # Ok::<(), miniflow::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "call `start`"]
+pub struct Builder {
+    pub(crate) config: Config,
+    /// The first setting that could not even be stored.
+    error: Option<String>,
+}
+
+impl Builder {
+    /// Gives the engine a name by which others on this machine can watch it: 1 to 64 of
+    /// `A-Z a-z 0-9 . _ -`. Without a name it leaves nothing in `/dev/shm`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = Some(name.into());
+        self
+    }
+
+    /// The function that the workers run. It runs in forked children of this process, made from a
+    /// single-threaded copy of it as it is at [`Builder::start`]: what the handler captures is
+    /// that copy's.
+    pub fn handler(
+        self,
+        handler: impl Fn(&mut crate::worker::Task<'_>) -> crate::worker::TaskResult
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.handler_object(Arc::new(handler))
+    }
+
+    /// [`Builder::handler`] for a [`Handler`] object.
+    pub fn handler_object(mut self, handler: Arc<dyn Handler>) -> Self {
+        self.config.role = Some(Role::Handler(handler));
+        self
+    }
+
+    /// The program that the workers execute, found in `PATH`, with its arguments. It joins its
+    /// lane by [`Worker::join`](crate::worker::Worker::join) or `mf_worker_join`.
+    pub fn program(mut self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let argv = argv
+            .into_iter()
+            .map(|a| CString::new(a.as_ref().as_bytes()));
+        match argv.collect::<Result<Vec<_>, _>>() {
+            Ok(argv) => self.config.role = Some(Role::Program(argv)),
+            Err(_) => self.error = Some("the worker program's argv has a NUL byte".into()),
+        }
+        self
+    }
+
+    /// How many workers a class has, fixed. By default the CPU-bound class has one per processor
+    /// and the IO-bound class has one.
+    pub fn workers(self, class: Class, count: u32) -> Self {
+        self.workers_between(class, count, count)
+    }
+
+    /// How many workers a class has at the start and at most ([`Engine::resize`]).
+    pub fn workers_between(mut self, class: Class, min: u32, max: u32) -> Self {
+        let c = &mut self.config.classes[class.index()];
+        (c.min, c.max) = (min, max);
+        self
+    }
+
+    /// How many threads each worker of a class has: 1 for CPU-bound, 16 for IO-bound by default.
+    pub fn threads(mut self, class: Class, threads: u32) -> Self {
+        self.config.classes[class.index()].threads = threads;
+        self
+    }
+
+    /// Most tasks that are queued, running or not yet polled: 65 536 by default, at most 2^20.
+    /// Beyond that, submits are [`Error::WouldBlock`].
+    pub fn max_tasks(mut self, tasks: u32) -> Self {
+        self.config.max_tasks = tasks;
+        self
+    }
+
+    /// Bytes of shared memory for task payloads beyond 40 bytes, allocated as needed: 256 MiB by
+    /// default.
+    pub fn payload_arena(mut self, bytes: u64) -> Self {
+        self.config.payload_arena = bytes;
+        self
+    }
+
+    /// Bytes of shared memory *per worker* for results beyond 152 bytes, allocated as needed:
+    /// 64 MiB by default.
+    pub fn result_arena(mut self, bytes: u64) -> Self {
+        self.config.result_arena = bytes;
+        self
+    }
+
+    /// Largest payload in bytes: 16 MiB by default.
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.config.max_payload = bytes;
+        self
+    }
+
+    /// Largest result in bytes: 16 MiB by default.
+    pub fn max_result(mut self, bytes: u64) -> Self {
+        self.config.max_result = bytes;
+        self
+    }
+
+    /// Longest payload that travels in the descriptor instead of the arena, at most 40 bytes.
+    pub fn inline_payload(mut self, bytes: u32) -> Self {
+        self.config.inline_payload = bytes;
+        self
+    }
+
+    /// Longest result that travels in the task slot instead of the arena, at most 152 bytes.
+    pub fn inline_result(mut self, bytes: u32) -> Self {
+        self.config.inline_result = bytes;
+        self
+    }
+
+    /// Results from this size on are read in place and hold the worker's result memory until the
+    /// [`Completion`](crate::Completion) is dropped; shorter ones are copied: 16 KiB by default.
+    pub fn in_place_from(mut self, bytes: u64) -> Self {
+        self.config.in_place_from = bytes;
+        self
+    }
+
+    /// How a worker is chosen.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.config.policy = policy;
+        self
+    }
+
+    /// How long a waiting thread, of the host or of a worker, may spin before it sleeps: 50 us by
+    /// default. The engine spins less where that does not pay off; zero never spins.
+    pub fn spin(mut self, budget: Duration) -> Self {
+        self.config.spin = budget;
+        self
+    }
+
+    /// How long a worker's reply waits for result memory before it fails: 5 s by default.
+    pub fn reply_wait(mut self, wait: Duration) -> Self {
+        self.config.reply_wait = wait;
+        self
+    }
+
+    /// How long [`Builder::start`] waits for the workers: 10 s by default.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.config.start_timeout = timeout;
+        self
+    }
+
+    /// How long running tasks may take to notice that the engine stops, after the drain, before
+    /// their workers are killed: 500 ms by default.
+    pub fn stop_grace(mut self, grace: Duration) -> Self {
+        self.config.stop_grace = grace;
+        self
+    }
+
+    /// Leaves file descriptors of this process open in the workers, which otherwise have 0 to 2.
+    pub fn inherit(mut self, fds: impl IntoIterator<Item = RawFd>) -> Self {
+        self.config.inherit = fds.into_iter().collect();
+        self
+    }
+
+    /// Starts the engine: returns when the minimum of workers is ready.
+    ///
+    /// The engine forks its zygote here. If this process has other threads (a second engine's
+    /// supervisor is one), a handler may use only what survives a fork: memory allocation does,
+    /// locks that another thread holds at this moment do not. Start engines early.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad setting or a name in use, [`Error::Unsupported`] if the kernel
+    /// lacks something (the text says what), [`Error::Timeout`] if the workers are not ready in
+    /// time, [`Error::System`] or [`Error::NoMemory`] if the operating system refuses.
+    pub fn start(self) -> Result<Engine> {
+        match self.error {
+            Some(text) => Err(Error::Invalid(text)),
+            None => Engine::start(self.config),
+        }
+    }
+}

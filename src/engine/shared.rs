@@ -1,0 +1,304 @@
+//! What all threads of the host share of an engine, and how they wait.
+//!
+//! Among the blocked threads of the host one is the *leader*: it sleeps on the workers' eventfds
+//! and drains for all; the others sleep on a condition variable and take its place when it leaves.
+//! So a wake-up costs one thread switch for the common case of one waiting thread, and no herd for
+//! many. When nobody polls, the supervisor drains.
+#![forbid(unsafe_code)]
+
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::engine::core::Core;
+use crate::error::{Error, Result};
+use crate::shm::control::ControlSegment;
+use crate::shm::segments::HostInputs;
+use crate::sys::clock::Clock;
+use crate::sys::event::{EpollSet, Event};
+use crate::sys::fork::ForkGuard;
+use crate::sys::spin::Spin;
+use crate::sys::sync::lock;
+
+/// No host thread sleeps longer than this without looking at everything again: a worker with
+/// corrupted memory can at most delay its own completions by it.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The key of the kick event in the leader's epoll set; the others are worker slots.
+const KICK: u64 = u64::MAX;
+/// The key of the ready event in the user's epoll set.
+const READY: u64 = u64::MAX;
+
+/// The file descriptor that a host's own loop watches.
+#[derive(Debug)]
+pub(crate) struct External {
+    pub(crate) set: EpollSet,
+    /// Readable exactly while the ready list is not empty.
+    ready: Event,
+}
+
+/// An engine, apart from the handle that stops it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) inputs: HostInputs,
+    pub(crate) control: ControlSegment,
+    core: Mutex<Core>,
+    /// The followers' bed.
+    changed: Condvar,
+    /// The leader's: the workers' eventfds and the kick.
+    pub(crate) bells: EpollSet,
+    kick: Event,
+    pub(crate) external: OnceLock<External>,
+    /// Wakes the supervisor.
+    pub(crate) supervisor: Event,
+    pub(crate) spin: Spin,
+    guard: ForkGuard,
+}
+
+/// The lock's guard.
+pub(crate) type Locked<'a> = MutexGuard<'a, Core>;
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        clock: Clock,
+        inputs: HostInputs,
+        control: ControlSegment,
+        core: Core,
+        guard: ForkGuard,
+    ) -> Result<Self> {
+        let bells = EpollSet::new()?;
+        let kick = Event::new()?;
+        bells.add(&kick, KICK)?;
+        Ok(Self {
+            spin: Spin::new(clock.ticks(config.spin)),
+            config,
+            clock,
+            inputs,
+            control,
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            bells,
+            kick,
+            external: OnceLock::new(),
+            supervisor: Event::new()?,
+            guard,
+        })
+    }
+
+    /// Refuses to work in a forked child of the host.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.guard.is_child() {
+            return Err(Error::invalid(
+                "the engine belongs to the process that started it, not to its forked child",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_childs_copy(&self) -> bool {
+        self.guard.is_child()
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        lock(&self.core)
+    }
+
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
+        self.core.try_lock().ok()
+    }
+
+    /// After a submit: wakes the supervisor if it thought that nothing was going on.
+    #[inline]
+    pub(crate) fn note_submit(&self, core: &mut Core) {
+        if core.blocked.supervisor_idle {
+            core.blocked.supervisor_idle = false;
+            self.supervisor.signal();
+        }
+    }
+
+    /// After a drain: wakes those whose completions may have been kept, and keeps the ready event
+    /// true. Call before the lock is let go.
+    #[inline]
+    pub(crate) fn notify(&self, core: &mut Core) {
+        if core.kept != 0 {
+            core.kept = 0;
+            self.wake_blocked(core);
+        }
+        if let Some(external) = self.external.get() {
+            let ready = core.table.ready() != 0;
+            if ready != core.blocked.ready_signalled {
+                core.blocked.ready_signalled = ready;
+                if ready {
+                    external.ready.signal()
+                } else {
+                    external.ready.drain()
+                }
+            }
+        }
+    }
+
+    /// After completions were handed out: their slots are free.
+    #[inline]
+    pub(crate) fn note_room(&self, core: &mut Core) {
+        if core.blocked.room_waiters != 0 {
+            self.wake_blocked(core);
+        }
+    }
+
+    /// Makes every blocked thread look again.
+    pub(crate) fn wake_blocked(&self, core: &mut Core) {
+        if core.blocked.followers != 0 {
+            self.changed.notify_all();
+        }
+        if core.blocked.leader_asleep {
+            self.kick.signal();
+        }
+    }
+
+    /// Blocks until `done` has an answer; `None` after `deadline`. `done` is asked under the lock,
+    /// whenever something may have changed.
+    pub(crate) fn block<'a, R>(
+        &'a self,
+        mut core: Locked<'a>,
+        deadline: Option<Instant>,
+        mut done: impl FnMut(&mut Core) -> Option<R>,
+    ) -> (Locked<'a>, Option<R>) {
+        let mut keys = Vec::new();
+        loop {
+            if let Some(answer) = done(&mut core) {
+                return (core, Some(answer));
+            }
+            let nap = match deadline {
+                None => LOOK_AGAIN,
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return (core, None);
+                    }
+                    left.min(LOOK_AGAIN)
+                }
+            };
+            if core.blocked.leader {
+                core.blocked.followers += 1;
+                core = self
+                    .changed
+                    .wait_timeout(core, nap)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                core.blocked.followers -= 1;
+                continue;
+            }
+            let answer;
+            (core, answer) = self.lead(core, nap, &mut keys, &mut done);
+            if answer.is_some() {
+                return (core, answer);
+            }
+        }
+    }
+
+    /// One sleep of the leader.
+    fn lead<'a, R>(
+        &'a self,
+        mut core: Locked<'a>,
+        nap: Duration,
+        keys: &mut Vec<u64>,
+        done: &mut impl FnMut(&mut Core) -> Option<R>,
+    ) -> (Locked<'a>, Option<R>) {
+        let epoch = &self.inputs.layout().host_epoch;
+        core.blocked.leader = true;
+        core.sleepers.arm(epoch);
+        // Armed; whatever was finished before a worker could see that, is found here.
+        core.drain_thoroughly(&mut ());
+        let mut answer = done(&mut core);
+        if answer.is_none() {
+            core.blocked.leader_asleep = true;
+            drop(core);
+            if self.bells.wait(keys, nap).is_err() {
+                keys.clear();
+            }
+            core = self.lock();
+            core.blocked.leader_asleep = false;
+            // The drain that must follow when others still sleep is below in any case.
+            let _ = core.sleepers.disarm(epoch);
+            self.drain_bells(&core, keys);
+            core.drain(&mut ());
+            answer = done(&mut core);
+        } else if core.sleepers.disarm(epoch) {
+            core.drain(&mut ());
+        }
+        core.blocked.leader = false;
+        // A follower takes the place, or finds what was kept for it.
+        if core.blocked.followers != 0 {
+            self.changed.notify_all();
+        }
+        self.notify(&mut core);
+        (core, answer)
+    }
+
+    /// Makes the signalled eventfds unreadable again; completions must be looked for afterwards.
+    pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
+        for &key in keys {
+            if key == KICK {
+                self.kick.drain();
+            } else if let Some(Some(lane)) = usize::try_from(key)
+                .ok()
+                .and_then(|worker| core.lanes.get(worker))
+            {
+                lane.event.drain();
+            }
+        }
+    }
+
+    /// The set behind the event fd; made at the first call.
+    pub(crate) fn external(&self) -> Result<&External> {
+        let mut core = self.lock();
+        if self.external.get().is_none() {
+            let external = External {
+                set: EpollSet::new()?,
+                ready: Event::new()?,
+            };
+            external.set.add(&external.ready, READY)?;
+            for lane in core.lanes() {
+                external.set.add(&lane.event, u64::from(lane.worker))?;
+            }
+            let _ = self.external.set(external);
+            self.arm_external(&mut core);
+            self.notify(&mut core);
+        }
+        self.external
+            .get()
+            .ok_or_else(|| Error::Internal("no event fd".into()))
+    }
+
+    /// A poll begins: the owner of the event fd is awake.
+    pub(crate) fn disarm_external(&self, core: &mut Core) {
+        if !core.blocked.external_armed {
+            return;
+        }
+        core.blocked.external_armed = false;
+        let _ = core.sleepers.disarm(&self.inputs.layout().host_epoch); // the poll drains next
+        if let Some(external) = self.external.get() {
+            let mut keys = Vec::new();
+            if external.set.wait(&mut keys, Duration::ZERO).is_ok() {
+                keys.retain(|&key| key != READY);
+                self.drain_bells(core, &keys);
+            }
+        }
+    }
+
+    /// A poll ends with nothing left: the owner of the event fd may go to sleep.
+    pub(crate) fn arm_external(&self, core: &mut Core) {
+        if self.external.get().is_none() || core.blocked.external_armed {
+            return;
+        }
+        core.blocked.external_armed = true;
+        core.sleepers.arm(&self.inputs.layout().host_epoch);
+        // Into the ready list, which makes the event fd readable.
+        core.drain_thoroughly(&mut ());
+    }
+}

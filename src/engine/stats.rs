@@ -1,0 +1,321 @@
+//! What the engine says about itself: counters, one row per worker, JSON, the control segment.
+#![forbid(unsafe_code)]
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::engine::core::{Core, Phase};
+use crate::engine::lane::{Lane, LaneState};
+use crate::shm::control::{ControlSegment, RowWriter};
+use crate::shm::layout::CREDITS;
+use crate::shm::load_table::{Counter, CrashRecord, Load, Row};
+use crate::sys::clock::unix_ms;
+use crate::sys::process::Exit;
+use crate::task::{Class, Outcome};
+
+/// Counters of an engine. The first group only grows; the second is as of now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks accepted.
+    pub submitted: u64,
+    /// Tasks whose handler returned success.
+    pub completed: u64,
+    /// Tasks whose handler failed.
+    pub failed: u64,
+    /// Tasks whose worker died.
+    pub crashed: u64,
+    /// Tasks that ran beyond their deadline.
+    pub timed_out: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Submits that were refused because something was full.
+    pub would_block: u64,
+    /// Tasks that a worker handed back unstarted, because a long task had come up before them.
+    pub recalled: u64,
+    /// Tasks that were on a dead worker, not started, and went to another.
+    pub redispatched: u64,
+    /// Worker processes started.
+    pub spawned: u64,
+    /// Worker processes that died unasked.
+    pub died: u64,
+    /// Workers killed because their memory could not be trusted.
+    pub violations: u64,
+
+    /// Tasks in the central queues.
+    pub queued: u64,
+    /// Tasks on workers, started or not.
+    pub on_workers: u64,
+    /// Completions that nobody has taken.
+    pub unpolled: u64,
+    /// Workers that take tasks.
+    pub workers: u64,
+    /// Bytes of the payload arena in use.
+    pub payload_bytes: u64,
+    /// Bytes of the payload arena.
+    pub payload_capacity: u64,
+    /// Whether the zygote is gone, so that no worker can be started.
+    pub degraded: bool,
+}
+
+/// One worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WorkerRow {
+    /// Its slot.
+    pub slot: u32,
+    /// Its process; 0 while it is being started.
+    pub pid: u32,
+    /// New for every process in the slot.
+    pub incarnation: u64,
+    /// Its class.
+    #[serde(serialize_with = "class_name")]
+    pub class: Class,
+    /// What it is about.
+    pub state: WorkerState,
+    /// Its threads.
+    pub threads: u32,
+    /// Most tasks that it is given in advance at present, running ones included.
+    pub depth: u32,
+    /// Tasks on it that are not started.
+    pub queued: u32,
+    /// Tasks that it runs.
+    pub running: u32,
+    /// Tasks that it has ended, failed ones included.
+    pub completed: u64,
+    /// Tasks that failed on it.
+    pub failed: u64,
+    /// Time that it spent in handlers, in ns, over all threads.
+    pub busy_ns: u64,
+    /// Average time of a task, in ns.
+    pub service_ns: u64,
+}
+
+/// The life of a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Asked for, not ready.
+    Starting = 1,
+    /// Takes tasks.
+    Ready = 2,
+    /// Finishes what it runs, gets nothing new.
+    Draining = 3,
+    /// Told to leave.
+    Leaving = 4,
+}
+
+fn class_name<S: serde::Serializer>(class: &Class, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(class.name())
+}
+
+impl Stats {
+    pub(crate) fn of(core: &Core) -> Self {
+        let totals = &core.totals;
+        let ended = |outcome: Outcome| totals.by_outcome[outcome as usize];
+        Self {
+            submitted: totals.submitted,
+            completed: ended(Outcome::Completed),
+            failed: ended(Outcome::Failed),
+            crashed: ended(Outcome::Crashed),
+            timed_out: ended(Outcome::TimedOut),
+            cancelled: ended(Outcome::Cancelled),
+            would_block: totals.would_block,
+            recalled: totals.returned,
+            redispatched: totals.redispatched,
+            spawned: totals.spawned,
+            died: totals.died,
+            violations: totals.violations,
+            queued: core.classes.iter().map(|c| c.central.len() as u64).sum(),
+            on_workers: core.lanes().map(|lane| u64::from(lane.load())).sum(),
+            unpolled: (core.table.len() - core.table.unfinished()) as u64,
+            workers: core.classes.iter().map(|c| c.ready.len() as u64).sum(),
+            payload_bytes: core.payloads.in_use(),
+            payload_capacity: core.payloads.capacity(),
+            degraded: core.degraded,
+        }
+    }
+}
+
+impl WorkerRow {
+    pub(crate) fn of(lane: &Lane) -> Self {
+        let running = (0..CREDITS)
+            .filter_map(|slot| lane.collector.outstanding_at(slot))
+            .filter(|&(slot, ticket)| {
+                lane.shared.up().slots[usize::from(slot)]
+                    .started(ticket)
+                    .is_some()
+            })
+            .count();
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        Self {
+            slot: lane.worker,
+            pid: lane.pid(),
+            incarnation: lane.incarnation,
+            class: lane.class,
+            state: match lane.state {
+                LaneState::Starting => WorkerState::Starting,
+                LaneState::Ready => WorkerState::Ready,
+                LaneState::Draining => WorkerState::Draining,
+                LaneState::Leaving => WorkerState::Leaving,
+            },
+            threads: lane.threads,
+            depth: lane.bound(),
+            queued: lane.load().saturating_sub(running),
+            running,
+            completed: lane.completed,
+            failed: lane.failed,
+            busy_ns: lane.busy_ns,
+            service_ns: lane.service_ns(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'a str,
+    name: Option<&'a str>,
+    pid: u32,
+    state: &'a str,
+    degraded: bool,
+    tasks: Stats,
+    classes: Vec<ClassStatus>,
+    workers: Vec<WorkerRow>,
+}
+
+#[derive(Serialize)]
+struct ClassStatus {
+    class: &'static str,
+    workers: usize,
+    target: u32,
+    min: u32,
+    max: u32,
+    threads: u32,
+    queued: usize,
+}
+
+pub(crate) fn status_json(core: &Core, config: &Config) -> String {
+    let classes = Class::ALL
+        .iter()
+        .map(|&class| {
+            let (state, config) = (&core.classes[class.index()], config.class(class));
+            ClassStatus {
+                class: class.name(),
+                workers: state.ready.len(),
+                target: state.target,
+                min: config.min,
+                max: config.max,
+                threads: config.threads,
+                queued: state.central.len(),
+            }
+        })
+        .collect();
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        name: config.name.as_deref(),
+        pid: std::process::id(),
+        state: phase_name(core.phase),
+        degraded: core.degraded,
+        tasks: Stats::of(core),
+        classes,
+        workers: core.lanes().map(WorkerRow::of).collect(),
+    };
+    // Numbers and strings only: this cannot fail.
+    serde_json::to_string(&status).unwrap_or_default()
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "running",
+        Phase::Stopping | Phase::Cancelling => "stopping",
+        Phase::Stopped => "stopped",
+    }
+}
+
+/// Brings the engine's counters in the control segment up to date.
+pub(crate) fn publish_counters(core: &Core, control: &ControlSegment) {
+    let stats = Stats::of(core);
+    for (counter, value) in [
+        (Counter::Submitted, stats.submitted),
+        (Counter::Completed, stats.completed),
+        (Counter::Failed, stats.failed),
+        (Counter::Crashed, stats.crashed),
+        (Counter::TimedOut, stats.timed_out),
+        (Counter::Cancelled, stats.cancelled),
+        (Counter::WouldBlock, stats.would_block),
+        (Counter::Queued, stats.queued),
+        (Counter::Running, stats.on_workers),
+        (Counter::Unpolled, stats.unpolled),
+        (Counter::Spawned, stats.spawned),
+        (Counter::Died, stats.died),
+        (Counter::Workers, stats.workers),
+        (Counter::State, core.phase as u64),
+    ] {
+        control.set(counter, value);
+    }
+}
+
+/// Brings one worker's row in the control segment up to date.
+pub(crate) fn publish_worker(
+    worker: usize,
+    lane: Option<&Lane>,
+    row: &mut RowWriter,
+    control: &ControlSegment,
+) {
+    let Ok(worker) = u32::try_from(worker) else {
+        return;
+    };
+    let Some(lane) = lane else {
+        control.set_load(worker, Load::default());
+        return row.publish(&Row::default());
+    };
+    let now = WorkerRow::of(lane);
+    control.set_load(
+        worker,
+        Load {
+            state: now.state as u8,
+            outstanding: lane.load(),
+        },
+    );
+    row.publish(&Row {
+        state: now.state as u32,
+        pid: now.pid,
+        incarnation: now.incarnation,
+        class: now.class as u32,
+        threads: now.threads,
+        credits: now.depth,
+        queued: now.queued,
+        running: now.running,
+        completed: now.completed,
+        failed: now.failed,
+        busy_ns: now.busy_ns,
+        mean_service_ns: now.service_ns,
+        ..Row::default()
+    });
+}
+
+/// The control segment's record of a worker's death; taken before its tasks are settled.
+pub(crate) fn crash_record(lane: &Lane, exit: Exit) -> CrashRecord {
+    let row = WorkerRow::of(lane);
+    let (kind, signal, exit_code) = match exit {
+        Exit::Signal(signal) => (1, signal.unsigned_abs(), 0),
+        Exit::Code(code) => (2, 0, code.cast_unsigned()),
+        Exit::Unknown => (0, 0, 0),
+    };
+    CrashRecord {
+        at_ms: unix_ms().cast_signed(),
+        worker: row.slot,
+        pid: row.pid,
+        incarnation: row.incarnation,
+        class: row.class as u32,
+        kind,
+        signal,
+        exit_code,
+        started: row.running,
+        returned: row.queued,
+        uptime_ms: u64::try_from(lane.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ..CrashRecord::default()
+    }
+}

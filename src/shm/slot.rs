@@ -1,0 +1,440 @@
+//! Task slots and the done bitmap: how a worker says what it started and what it finished.
+//!
+//! A dispatch holds one *credit* of its lane, which is the index of one task slot. The slot tells
+//! the whole story of the dispatch, by its ticket:
+//!
+//! * `ticket` holds it: the task was **started** (user code may have run).
+//! * `done` holds it: the completion beside it is valid. This one Release store is the publication;
+//!   there is nothing to claim and nothing that a killed thread can leave half published.
+//! * neither: the task was never started, and may go to another worker.
+//!
+//! The *done bitmap* only tells the host where to look, so that it need not read every slot: a
+//! finished task flips the bit of its slot, and one `fetch_xor` publishes several.
+//!
+//! Each dispatch flips its bit exactly once, and a host that learned of a completion early (from
+//! the done word) gives the slot out again only after it has seen the flip. So at most one flip
+//! per slot is on its way at any time, and two can never cancel each other out.
+
+use crate::shm::layout::{BITMAP_WORDS, CREDITS, RESULT_WORDS};
+use crate::sys::sync::{AtomicU64, Ordering, load_acquire};
+
+/// One task slot. Written by the worker only.
+///
+/// The host may spin on `done`, so what a worker stores while a task runs lies on another line.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct TaskSlot {
+    ticket: AtomicU64,
+    start: AtomicU64,
+    progress_done: AtomicU64,
+    progress_total: AtomicU64,
+    finished: Finished,
+}
+
+/// The part of a task slot that a completion fills.
+#[repr(C, align(64))]
+#[derive(Debug)]
+struct Finished {
+    done: AtomicU64,
+    kind_and_len: AtomicU64,
+    code: AtomicU64,
+    start: AtomicU64,
+    end: AtomicU64,
+    result: [AtomicU64; RESULT_WORDS],
+}
+
+/// How a dispatch ended, as the worker puts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The handler returned 0.
+    Completed = 0,
+    /// The handler failed; the result is UTF-8 text.
+    Failed = 1,
+    /// The cancel ticket was seen before the handler ran, or the handler says that it gave up.
+    Cancelled = 4,
+    /// Handed back by a recall: never started.
+    Returned = 7,
+}
+
+impl Kind {
+    fn from_wire(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Completed),
+            1 => Some(Self::Failed),
+            4 => Some(Self::Cancelled),
+            7 => Some(Self::Returned),
+            _ => None,
+        }
+    }
+}
+
+/// A completion as it stands in a slot, copied out. Nothing in it has been validated except that
+/// `kind` is known; lengths and offsets are the worker's word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Completion {
+    pub(crate) kind: Kind,
+    /// The result lies in the result arena, at `result[0]`.
+    pub(crate) in_arena: bool,
+    pub(crate) len: u32,
+    pub(crate) code: i32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) result: [u64; RESULT_WORDS],
+}
+
+const IN_ARENA: u64 = 1 << 8;
+
+impl TaskSlot {
+    /// Worker: this dispatch is now started.
+    #[inline]
+    pub(crate) fn start(&self, ticket: u64, now: u64) {
+        // Relaxed: published by the store of `ticket`.
+        self.start.store(now, Ordering::Relaxed);
+        self.progress_done.store(0, Ordering::Relaxed);
+        self.progress_total.store(0, Ordering::Relaxed);
+        // Release: pairs with the acquire load in `started`.
+        self.ticket.store(ticket, Ordering::Release);
+    }
+
+    /// Worker: how far the task is.
+    pub(crate) fn set_progress(&self, done: u64, total: u64) {
+        // Relaxed: each number stands for itself; a reader may see a new one beside an old one.
+        self.progress_total.store(total, Ordering::Relaxed);
+        self.progress_done.store(done, Ordering::Relaxed);
+    }
+
+    /// Worker: this dispatch is finished. `result` holds the bytes, or the arena offset in word 0.
+    #[inline]
+    pub(crate) fn finish(&self, ticket: u64, completion: &Completion) {
+        let f = &self.finished;
+        let place = if completion.in_arena { IN_ARENA } else { 0 };
+        let words = if completion.in_arena {
+            1
+        } else {
+            (completion.len as usize).div_ceil(8)
+        };
+        // Relaxed: published by the store of `done`.
+        f.kind_and_len.store(
+            completion.kind as u64 | place | u64::from(completion.len) << 32,
+            Ordering::Relaxed,
+        );
+        f.code.store(
+            u64::from(completion.code.cast_unsigned()),
+            Ordering::Relaxed,
+        );
+        f.start.store(completion.start, Ordering::Relaxed);
+        f.end.store(completion.end, Ordering::Relaxed);
+        for (word, value) in f
+            .result
+            .iter()
+            .zip(&completion.result[..words.min(RESULT_WORDS)])
+        {
+            word.store(*value, Ordering::Relaxed);
+        }
+        // Release: pairs with the acquire load in `is_done`; publishes the fields above, the
+        // bytes in the result arena, and that this worker is done with the payload.
+        f.done.store(ticket, Ordering::Release);
+    }
+
+    /// Host: whether the completion of this dispatch is there.
+    #[inline]
+    pub(crate) fn is_done(&self, ticket: u64) -> bool {
+        // Acquire: pairs with the Release store in `finish`.
+        load_acquire(&self.finished.done) == ticket
+    }
+
+    /// Host: copies the completion out, after [`TaskSlot::is_done`]; each field is read once.
+    /// `None` if the worker wrote nonsense.
+    #[inline]
+    pub(crate) fn copy(&self) -> Option<Completion> {
+        let f = &self.finished;
+        // Relaxed: ordered after the acquire load of `done`.
+        let head = f.kind_and_len.load(Ordering::Relaxed);
+        let in_arena = head & IN_ARENA != 0;
+        let len = (head >> 32) as u32;
+        let words = if in_arena {
+            1
+        } else {
+            (len as usize).div_ceil(8)
+        };
+        let mut result = [0; RESULT_WORDS];
+        for (value, word) in result[..words.min(RESULT_WORDS)].iter_mut().zip(&f.result) {
+            *value = word.load(Ordering::Relaxed);
+        }
+        Some(Completion {
+            kind: Kind::from_wire(head & 0xff)?,
+            in_arena,
+            len,
+            code: truncate(f.code.load(Ordering::Relaxed)).cast_signed(),
+            start: f.start.load(Ordering::Relaxed),
+            end: f.end.load(Ordering::Relaxed),
+            result,
+        })
+    }
+
+    /// Host: when this dispatch was started, if it was.
+    pub(crate) fn started(&self, ticket: u64) -> Option<u64> {
+        // Acquire: pairs with the Release store in `start`.
+        if load_acquire(&self.ticket) != ticket {
+            return None;
+        }
+        let start = load_acquire(&self.start);
+        // Relaxed: ordered after the acquire load of `start`. If the slot was started anew
+        // meanwhile, the reading is of another dispatch.
+        (self.ticket.load(Ordering::Relaxed) == ticket).then_some(start)
+    }
+
+    /// Host: the worker's last [`TaskSlot::set_progress`].
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        // Relaxed: advice.
+        let total = self.progress_total.load(Ordering::Relaxed);
+        (self.progress_done.load(Ordering::Relaxed), total)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is meant"
+)]
+fn truncate(word: u64) -> u32 {
+    word as u32
+}
+
+/// One bit per slot; written by the worker only (by all its threads).
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct DoneBitmap([AtomicU64; BITMAP_WORDS]);
+
+/// The bits that one thread of a worker has not flipped yet.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    words: [u64; BITMAP_WORDS],
+    count: u32,
+}
+
+impl Pending {
+    /// Notes a finished dispatch; returns how many are noted.
+    #[inline]
+    pub(crate) fn add(&mut self, slot: usize) -> u32 {
+        self.words[slot / 64] ^= 1 << (slot % 64);
+        self.count += 1;
+        self.count
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Flips what was noted.
+    #[inline]
+    pub(crate) fn flush(&mut self, bitmap: &DoneBitmap) {
+        for (word, bits) in bitmap.0.iter().zip(&mut self.words) {
+            if *bits != 0 {
+                // Release: pairs with the acquire load in `Collector::scan`; whoever sees the bit
+                // sees the done word. A read-modify-write, so that the Release of one thread
+                // stays visible when another thread flips its own bits.
+                word.fetch_xor(*bits, Ordering::Release);
+                *bits = 0;
+            }
+        }
+        self.count = 0;
+    }
+}
+
+/// What the host knows of one credit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credit {
+    Free,
+    /// Given out with this ticket; the completion has not been taken.
+    Outstanding(u64),
+    /// The completion was taken by its done word; the flip is still on its way.
+    Taken,
+}
+
+/// The host's private end: which credits are out, and which flips were seen.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    credits: Box<[Credit]>,
+    free: Vec<u16>,
+    outstanding: u32,
+    seen: [u64; BITMAP_WORDS],
+}
+
+/// What a scan met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// Everything there was.
+    Complete,
+    /// As much as the budget allowed; scan again.
+    Partial,
+    /// A flip that no dispatch accounts for: the worker's memory cannot be trusted.
+    Violation,
+}
+
+impl Collector {
+    pub(crate) fn new() -> Self {
+        Self {
+            credits: vec![Credit::Free; CREDITS].into(),
+            free: (0..CREDITS).rev().map(truncate_slot).collect(),
+            outstanding: 0,
+            seen: [0; BITMAP_WORDS],
+        }
+    }
+
+    /// Dispatches whose completion has not been taken.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    /// Whether a credit can be given out; looks for the flips of early-taken ones if need be.
+    #[inline]
+    pub(crate) fn has_free(&mut self, bitmap: &DoneBitmap) -> bool {
+        !self.free.is_empty() || self.reclaim(bitmap)
+    }
+
+    #[cold]
+    fn reclaim(&mut self, bitmap: &DoneBitmap) -> bool {
+        for (index, word) in bitmap.0.iter().enumerate() {
+            // Relaxed: the completions behind these flips were read by their done words.
+            let mut changed = word.load(Ordering::Relaxed) ^ self.seen[index];
+            while changed != 0 {
+                let bit = changed & changed.wrapping_neg();
+                changed ^= bit;
+                let slot = index * 64 + bit.trailing_zeros() as usize;
+                if self.credits[slot] == Credit::Taken {
+                    self.credits[slot] = Credit::Free;
+                    self.free.push(truncate_slot(slot));
+                    self.seen[index] ^= bit;
+                }
+            }
+        }
+        !self.free.is_empty()
+    }
+
+    /// Gives a credit out for `ticket`.
+    #[inline]
+    pub(crate) fn give(&mut self, ticket: u64) -> Option<u16> {
+        let slot = self.free.pop()?;
+        self.credits[usize::from(slot)] = Credit::Outstanding(ticket);
+        self.outstanding += 1;
+        Some(slot)
+    }
+
+    /// Takes the completion of one dispatch early, by its done word. The credit stays out until
+    /// the flip is seen.
+    #[inline]
+    pub(crate) fn take_early(&mut self, slot: u16, ticket: u64, cell: &TaskSlot) -> bool {
+        if self.credits[usize::from(slot)] != Credit::Outstanding(ticket) || !cell.is_done(ticket) {
+            return false;
+        }
+        self.credits[usize::from(slot)] = Credit::Taken;
+        self.outstanding -= 1;
+        true
+    }
+
+    /// Looks at every slot whose bit changed and calls `take` for each dispatch whose completion
+    /// is there, at most `budget` times; its credit is free again.
+    #[inline]
+    pub(crate) fn scan(
+        &mut self,
+        bitmap: &DoneBitmap,
+        cells: &[TaskSlot; CREDITS],
+        budget: usize,
+        mut take: impl FnMut(u16, u64, &TaskSlot),
+    ) -> Scan {
+        let mut left = budget;
+        for (index, word) in bitmap.0.iter().enumerate() {
+            // Acquire: pairs with the Release `fetch_xor` in `Pending::flush`.
+            let mut changed = load_acquire(word) ^ self.seen[index];
+            while changed != 0 {
+                let bit = changed & changed.wrapping_neg();
+                let slot = index * 64 + bit.trailing_zeros() as usize;
+                match self.credits[slot] {
+                    Credit::Taken => {}
+                    Credit::Outstanding(ticket) => {
+                        if left == 0 {
+                            return Scan::Partial;
+                        }
+                        left -= 1;
+                        let cell = &cells[slot];
+                        if !cell.is_done(ticket) {
+                            return Scan::Violation;
+                        }
+                        self.outstanding -= 1;
+                        take(truncate_slot(slot), ticket, cell);
+                    }
+                    Credit::Free => return Scan::Violation,
+                }
+                self.credits[slot] = Credit::Free;
+                self.free.push(truncate_slot(slot));
+                self.seen[index] ^= bit;
+                changed ^= bit;
+            }
+        }
+        Scan::Complete
+    }
+
+    /// The dispatch that is out with this slot, if one is.
+    #[inline]
+    pub(crate) fn outstanding_at(&self, slot: usize) -> Option<(u16, u64)> {
+        match self.credits[slot] {
+            Credit::Outstanding(ticket) => Some((truncate_slot(slot), ticket)),
+            _ => None,
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "CREDITS is far below 65 536"
+)]
+fn truncate_slot(slot: usize) -> u16 {
+    slot as u16
+}
+
+#[cfg(loom)]
+impl TaskSlot {
+    pub(crate) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            ticket: zero(),
+            start: zero(),
+            progress_done: zero(),
+            progress_total: zero(),
+            finished: Finished {
+                done: zero(),
+                kind_and_len: zero(),
+                code: zero(),
+                start: zero(),
+                end: zero(),
+                result: std::array::from_fn(|_| zero()),
+            },
+        }
+    }
+}
+
+#[cfg(loom)]
+impl DoneBitmap {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Completion {
+    /// A completion without a result; the times are filled in by whoever publishes it.
+    #[inline]
+    pub(crate) fn empty(kind: Kind, code: i32) -> Self {
+        Self {
+            kind,
+            in_arena: false,
+            len: 0,
+            code,
+            start: 0,
+            end: 0,
+            result: [0; RESULT_WORDS],
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The system calls, each behind a safe type, and the loom shim of atomics.
+
+pub(crate) mod futex;
+pub(crate) mod sync;
+
+#[cfg(not(loom))]
+pub(crate) mod clock;
+#[cfg(not(loom))]
+pub(crate) mod event;
+#[cfg(not(loom))]
+pub(crate) mod fork;
+#[cfg(not(loom))]
+pub(crate) mod memfd;
+#[cfg(not(loom))]
+pub(crate) mod process;
+#[cfg(not(loom))]
+pub(crate) mod selftest;
+#[cfg(not(loom))]
+pub(crate) mod socket;
+#[cfg(not(loom))]
+pub(crate) mod spin;

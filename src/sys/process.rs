@@ -1,0 +1,179 @@
+//! Processes by pidfd: watching, signalling, reaping.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use crate::error::{Error, Result};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody could tell.
+    Unknown,
+}
+
+/// A process that is watched through its pidfd, which cannot come to mean another process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// A child of this process that has not been waited for (so that the pid is still its own).
+    pub(crate) fn of_child(pid: Pid) -> Result<Self> {
+        let fd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|e| Error::system("pidfd_open", "cannot watch a process", e))?;
+        Ok(Self { pid, fd })
+    }
+
+    /// The parent of this process, if it still is `expected`.
+    pub(crate) fn of_parent(expected: Pid) -> Result<Self> {
+        let process = Self::of_child(expected)?;
+        // The pidfd is of `expected` only if the pid was not reused before it was opened; while
+        // it still is our parent, it was not.
+        if rustix::process::getppid() == Some(expected) {
+            Ok(process)
+        } else {
+            Err(Error::Closed)
+        }
+    }
+
+    /// A pidfd that another process opened and sent.
+    pub(crate) fn from_parts(pid: Pid, fd: OwnedFd) -> Self {
+        Self { pid, fd }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn pid_number(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Sends a signal; a process that is gone already is no error.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.fd, signal);
+    }
+
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Whether every thread of the process has ended: no store of its can follow.
+    pub(crate) fn has_ended(&self) -> bool {
+        wait_readable(self.fd.as_fd(), Duration::ZERO)
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait_end(&self, timeout: Duration) -> bool {
+        wait_readable(self.fd.as_fd(), timeout)
+    }
+
+    /// Takes the exit status of an ended child. A host that reaps all children itself
+    /// (`wait(-1)`, `SIGCHLD` ignored) leaves nothing for us: [`Exit::Unknown`].
+    pub(crate) fn reap(&self) -> Exit {
+        let status = retry_on_intr(|| {
+            waitid(
+                WaitId::PidFd(self.fd.as_fd()),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            )
+        });
+        match status {
+            Ok(Some(status)) => {
+                if let Some(code) = status.exit_status() {
+                    Exit::Code(code)
+                } else if let Some(signal) = status.terminating_signal() {
+                    Exit::Signal(signal)
+                } else {
+                    Exit::Unknown
+                }
+            }
+            _ => Exit::Unknown,
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Waits until a descriptor is readable; false after `timeout`.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let deadline = std::time::Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let span = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        match poll(&mut fds, Some(&span)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Waits until one of several descriptors is readable, for at most `timeout` (`None`: for ever),
+/// and says which are.
+pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bool> {
+    let span = timeout.map(|t| Timespec {
+        tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(t.subsec_nanos()),
+    });
+    let mut polls: Vec<_> = fds
+        .iter()
+        .map(|&fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    match poll(&mut polls, span.as_ref()) {
+        Ok(_) => polls.iter().map(|p| !p.revents().is_empty()).collect(),
+        Err(_) => vec![false; fds.len()],
+    }
+}
+
+/// The name of a signal, such as `SIGSEGV`.
+pub(crate) fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
+}
+
+/// CPUs that this process may run on.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,289 @@
+//! The runtime of one worker process: takes tasks off the lane and publishes what became of them.
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::shm::doorbell::Sleeper;
+use crate::shm::hostbell::Signaller;
+use crate::shm::layout::{Down, Up};
+use crate::shm::leader::Leadership;
+use crate::shm::ring::{self, Message};
+use crate::shm::segments::{LaneFds, WorkerLane};
+use crate::shm::slot::{Completion, Kind, Pending};
+use crate::sys::clock::Clock;
+use crate::sys::event::Event;
+use crate::sys::socket::Socket;
+use crate::sys::spin::Spin;
+use crate::worker::link::FromWorker;
+use crate::worker::results::Results;
+
+/// Finished tasks whose flips one thread may hold back.
+const BATCH: u32 = 16;
+/// Tasks that take longer than this are published one by one.
+const BATCH_BELOW: Duration = Duration::from_micros(1);
+/// The longest sleep on the doorbell: a backstop, not part of the protocol.
+const NAP: Duration = Duration::from_secs(60);
+
+/// What an incoming worker process inherits.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    pub(crate) lane: LaneFds,
+    pub(crate) event: OwnedFd,
+    pub(crate) control: OwnedFd,
+}
+
+/// One worker's end of its lane, shared by its threads.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    shared: WorkerLane,
+    pub(crate) worker: u32,
+    pub(crate) threads: u32,
+    pub(crate) class: u32,
+    pub(crate) clock: Clock,
+    pub(crate) results: Results,
+    pub(crate) control: Socket,
+    inline_result: usize,
+    batch_below: u64,
+    event: Event,
+    signaller: Signaller,
+    leadership: Leadership<Sleeper>,
+    spin: Spin,
+    closing: AtomicBool,
+    /// Threads inside [`Lane::wait`].
+    waiting: AtomicU32,
+}
+
+/// What one thread of a worker keeps between two tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Hand {
+    pending: Pending,
+    /// When the last task ended, if the thread has not waited since; else 0.
+    now: u64,
+}
+
+/// Why [`Lane::next`] has no task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoTask {
+    Timeout,
+    Closed,
+}
+
+/// A task that was taken and started: user code may run.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) message: Message,
+    pub(crate) start: u64,
+}
+
+impl Lane {
+    /// Maps the lane; the host is not told yet.
+    pub(crate) fn open(inherited: Inherited) -> Result<Self> {
+        let shared = WorkerLane::map(inherited.lane)?;
+        let c = &shared.down().constants;
+        // Relaxed: written before this process existed.
+        let clock = Clock::from_wire(c.clock_scale.load(Ordering::Relaxed));
+        let capacity = c.up_size.load(Ordering::Relaxed) - crate::shm::layout::RESULTS_OFFSET;
+        Ok(Self {
+            worker: c.worker.load(Ordering::Relaxed),
+            threads: c.threads.load(Ordering::Relaxed),
+            class: c.class.load(Ordering::Relaxed),
+            clock,
+            results: Results::new(
+                capacity,
+                c.max_result.load(Ordering::Relaxed),
+                Duration::from_nanos(c.reply_wait_ns.load(Ordering::Relaxed)),
+            ),
+            control: Socket::from_fd(inherited.control),
+            inline_result: c.inline_result.load(Ordering::Relaxed) as usize,
+            batch_below: clock.ticks(BATCH_BELOW),
+            event: Event::from_fd(inherited.event),
+            signaller: Signaller::new(),
+            leadership: Leadership::new(Sleeper::default()),
+            spin: Spin::new(clock.ticks(Duration::from_nanos(c.spin_ns.load(Ordering::Relaxed)))),
+            closing: AtomicBool::new(false),
+            waiting: AtomicU32::new(0),
+            shared,
+        })
+    }
+
+    /// Tells the host that this worker takes tasks from now on.
+    pub(crate) fn hello(&self) -> Result<()> {
+        FromWorker::Hello
+            .send(&self.control)
+            .map_err(|e| crate::Error::system("sendmsg", "cannot report to the host", e))
+    }
+
+    pub(crate) fn shared(&self) -> &WorkerLane {
+        &self.shared
+    }
+
+    #[inline]
+    fn down(&self) -> &Down {
+        self.shared.down()
+    }
+
+    #[inline]
+    fn up(&self) -> &Up {
+        self.shared.up()
+    }
+
+    /// Longest result that this engine lets travel in the task slot.
+    pub(crate) fn inline_result(&self) -> usize {
+        self.inline_result
+    }
+
+    /// Takes the oldest task, waiting for one until `deadline` (`None`: for ever), and marks it as
+    /// started. A task that was cancelled meanwhile is published as such and passed over.
+    #[inline]
+    pub(crate) fn next(
+        &self,
+        hand: &mut Hand,
+        deadline: Option<Instant>,
+    ) -> Result<Started, NoTask> {
+        loop {
+            while let Some(message) = ring::pop(&self.down().ring, &self.up().head) {
+                if let Some(started) = self.start(hand, message) {
+                    return Ok(started);
+                }
+            }
+            self.flush(hand);
+            hand.now = 0;
+            if self.closing.load(Ordering::Relaxed) {
+                // Relaxed: set by the watcher, which wakes this thread until it has seen it.
+                return Err(NoTask::Closed);
+            }
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return Err(NoTask::Timeout);
+            }
+            self.wait(deadline);
+        }
+    }
+
+    #[inline]
+    fn start(&self, hand: &mut Hand, message: Message) -> Option<Started> {
+        let slot = message.meta.slot();
+        if hand.now == 0 {
+            hand.now = self.clock.now();
+        }
+        let start = hand.now;
+        self.up().slots[slot].start(message.ticket, start);
+        // Relaxed: advice, as every cancellation is.
+        if self.down().cancel[slot].load(Ordering::Relaxed) == message.ticket {
+            let started = Started { message, start };
+            self.finish(hand, &started, &mut Completion::empty(Kind::Cancelled, 0));
+            return None;
+        }
+        if !hand.pending.is_empty()
+            && self.shared.inputs().host_epoch.0.load(Ordering::Relaxed) != 0
+        {
+            // The host sleeps and this task may run long: do not hold the others back. (Relaxed:
+            // a hint; a host that falls asleep just now looks at the done words itself.)
+            self.flush(hand);
+        }
+        Some(Started { message, start })
+    }
+
+    /// Publishes a completion. `completion.start` and `end` are filled in here.
+    #[inline]
+    pub(crate) fn finish(&self, hand: &mut Hand, started: &Started, completion: &mut Completion) {
+        let message = &started.message;
+        let slot = message.meta.slot();
+        let end = self.clock.now();
+        completion.start = started.start;
+        completion.end = end;
+        self.up().slots[slot].finish(message.ticket, completion);
+        hand.now = end;
+        let noted = hand.pending.add(slot);
+        if noted >= BATCH || end.wrapping_sub(started.start) > self.batch_below {
+            self.flush(hand);
+        }
+    }
+
+    /// Publishes the flips that were held back and wakes the host if it sleeps.
+    pub(crate) fn flush(&self, hand: &mut Hand) {
+        if hand.pending.is_empty() {
+            return;
+        }
+        hand.pending.flush(&self.up().bitmap);
+        if self.signaller.due(&self.shared.inputs().host_epoch) {
+            self.event.signal();
+        }
+    }
+
+    /// Whether the task's submitter asked it to stop.
+    pub(crate) fn is_cancelled(&self, message: &Message) -> bool {
+        // Relaxed: advice.
+        self.down().cancel[message.meta.slot()].load(Ordering::Relaxed) == message.ticket
+    }
+
+    /// Says how far the task is.
+    pub(crate) fn progress(&self, message: &Message, done: u64, total: u64) {
+        self.up().slots[message.meta.slot()].set_progress(done, total);
+    }
+
+    /// Waits until there may be work: spinning first, then asleep. One thread (the leader) watches
+    /// the doorbell, the others wait for its place; it leaves the place before it runs user code.
+    fn wait(&self, deadline: Option<Instant>) {
+        let left = || match deadline {
+            Some(d) => d.saturating_duration_since(Instant::now()).min(NAP),
+            None => NAP,
+        };
+        // Relaxed: read by the watcher only, which looks again until it is 0.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let idle = || !self.has_work() && !self.is_closing();
+        self.leadership
+            .lead(self.threads > 1, left(), idle, |sleeper| {
+                if self.spin.until(self.clock, || !idle()) {
+                    return;
+                }
+                // Relaxed: only this process moves the head; a stale value only means another look.
+                let head = self.up().head.0.load(Ordering::Relaxed);
+                sleeper.sleep(
+                    head,
+                    &self.down().tail,
+                    &self.up().sleep_epoch,
+                    left(),
+                    || self.is_closing(),
+                );
+            });
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn has_work(&self) -> bool {
+        ring::has_work(&self.down().ring, &self.up().head)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) // Relaxed: see `next`.
+    }
+
+    /// Watcher: hands back every task that no thread has claimed. Each is claimed exactly as a
+    /// thread would, so that nothing can be both run and returned.
+    pub(crate) fn recall(&self) {
+        let mut hand = Hand::default();
+        while let Some(message) = ring::pop(&self.down().ring, &self.up().head) {
+            // Not started: the ticket stays out of the slot.
+            let started = Started { message, start: 0 };
+            self.finish(
+                &mut hand,
+                &started,
+                &mut Completion::empty(Kind::Returned, 0),
+            );
+        }
+        self.flush(&mut hand);
+    }
+
+    /// Watcher: makes every [`Lane::next`] end; true once nobody waits inside.
+    pub(crate) fn close(&self) -> bool {
+        self.closing.store(true, Ordering::Relaxed); // Relaxed: see `next`.
+        // A thread may look at `closing` just before this and fall asleep just after, so the
+        // caller repeats this until it is true.
+        self.down().tail.0.wake_all();
+        self.leadership.wake_all();
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+}

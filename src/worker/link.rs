@@ -1,0 +1,290 @@
+//! The messages on the sockets between host, zygote and workers. Never on the fast path.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::sys::process::Exit;
+use crate::sys::socket::{MAX_MESSAGE, Received, Socket};
+
+/// Longest name of a control segment, with its prefix.
+const MAX_NAME: usize = MAX_MESSAGE - 8;
+
+/// Host to zygote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ToZygote {
+    /// Start a worker; the descriptors of its lane come along, in the order of `LaneFds`, then
+    /// its eventfd and its control socket.
+    Spawn { worker: u32, incarnation: u64 },
+    /// The shared-memory name to remove if the host dies.
+    Name(String),
+    /// Every worker has ended: end too.
+    Quit,
+}
+
+/// Zygote to host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromZygote {
+    /// A worker process exists; its pidfd comes along.
+    Spawned { incarnation: u64, pid: u32 },
+    /// No process could be made.
+    Refused { incarnation: u64, errno: i32 },
+    /// A worker process was reaped.
+    Exited { incarnation: u64, exit: Exit },
+}
+
+/// Host to worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ToWorker {
+    /// Hand back what is not started.
+    Recall,
+    /// Take no more tasks and leave.
+    Shutdown,
+    /// The answer to `NeedResults`: look at the committed size again.
+    Grown,
+}
+
+/// Worker to host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromWorker {
+    /// The lane is mapped and its threads are about to start.
+    Hello,
+    /// The program could not be executed.
+    ExecFailed { errno: i32 },
+    /// A reply of so many bytes finds no room in the result arena.
+    NeedResults { len: u64 },
+}
+
+/// A message as it travels: a tag, three numbers, and a name if the tag has one.
+fn pack(tag: u64, a: u64, b: u64, c: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip([tag, a, b, c]) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+fn unpack(bytes: &[u8]) -> Option<[u64; 4]> {
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(bytes.get(..32)?.chunks_exact(8)) {
+        *word = u64::from_ne_bytes(chunk.try_into().ok()?);
+    }
+    Some(words)
+}
+
+fn int(value: i32) -> u64 {
+    u64::from(value.cast_unsigned())
+}
+
+fn back(value: u64) -> Option<i32> {
+    u32::try_from(value).ok().map(u32::cast_signed)
+}
+
+/// What came in: a message with its descriptors, nothing (yet), or the end.
+#[derive(Debug)]
+pub(crate) enum Incoming<T> {
+    Message(T, Vec<OwnedFd>),
+    Nothing,
+    Closed,
+}
+
+fn receive<T>(socket: &Socket, wait: bool, decode: impl FnOnce(&[u8]) -> Option<T>) -> Incoming<T> {
+    let mut bytes = [0; MAX_MESSAGE];
+    match socket.receive(&mut bytes, wait) {
+        Ok(Received::Message(len, fds)) => match decode(&bytes[..len]) {
+            Some(message) => Incoming::Message(message, fds),
+            None => Incoming::Closed, // a peer that talks nonsense is as good as gone
+        },
+        Ok(Received::Nothing) => Incoming::Nothing,
+        Ok(Received::Closed) | Err(_) => Incoming::Closed,
+    }
+}
+
+impl ToZygote {
+    pub(crate) fn send(&self, socket: &Socket, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        match self {
+            Self::Spawn {
+                worker,
+                incarnation,
+            } => socket.send(&pack(1, u64::from(*worker), *incarnation, 0), fds, true),
+            Self::Name(name) if name.len() <= MAX_NAME => {
+                let mut bytes = 2_u64.to_ne_bytes().to_vec();
+                bytes.extend_from_slice(name.as_bytes());
+                socket.send(&bytes, fds, true)
+            }
+            Self::Name(_) => Err(Errno::NAMETOOLONG),
+            Self::Quit => socket.send(&pack(3, 0, 0, 0), fds, true),
+        }
+    }
+
+    pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
+        receive(socket, true, |bytes| {
+            let tag = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
+            match tag {
+                1 => {
+                    let [_, worker, incarnation, _] = unpack(bytes)?;
+                    Some(Self::Spawn {
+                        worker: u32::try_from(worker).ok()?,
+                        incarnation,
+                    })
+                }
+                2 => Some(Self::Name(String::from_utf8(bytes[8..].to_vec()).ok()?)),
+                3 => Some(Self::Quit),
+                _ => None,
+            }
+        })
+    }
+}
+
+impl FromZygote {
+    pub(crate) fn send(self, socket: &Socket, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let bytes = match self {
+            Self::Spawned { incarnation, pid } => pack(1, incarnation, u64::from(pid), 0),
+            Self::Refused { incarnation, errno } => pack(2, incarnation, int(errno), 0),
+            Self::Exited { incarnation, exit } => match exit {
+                Exit::Code(code) => pack(3, incarnation, 0, int(code)),
+                Exit::Signal(signal) => pack(3, incarnation, 1, int(signal)),
+                Exit::Unknown => pack(3, incarnation, 2, 0),
+            },
+        };
+        socket.send(&bytes, fds, true)
+    }
+
+    pub(crate) fn receive(socket: &Socket, wait: bool) -> Incoming<Self> {
+        receive(socket, wait, |bytes| {
+            let [tag, incarnation, a, b] = unpack(bytes)?;
+            Some(match (tag, a) {
+                (1, pid) => Self::Spawned {
+                    incarnation,
+                    pid: u32::try_from(pid).ok()?,
+                },
+                (2, errno) => Self::Refused {
+                    incarnation,
+                    errno: back(errno)?,
+                },
+                (3, 0) => Self::Exited {
+                    incarnation,
+                    exit: Exit::Code(back(b)?),
+                },
+                (3, 1) => Self::Exited {
+                    incarnation,
+                    exit: Exit::Signal(back(b)?),
+                },
+                (3, 2) => Self::Exited {
+                    incarnation,
+                    exit: Exit::Unknown,
+                },
+                _ => return None,
+            })
+        })
+    }
+}
+
+impl ToWorker {
+    /// Does not wait: a worker whose socket is full is not reading it.
+    pub(crate) fn send(self, socket: &Socket) -> Result<(), Errno> {
+        let tag = match self {
+            Self::Recall => 1,
+            Self::Shutdown => 2,
+            Self::Grown => 3,
+        };
+        socket.send(&pack(tag, 0, 0, 0), &[], false)
+    }
+
+    pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
+        receive(socket, true, |bytes| match unpack(bytes)?[0] {
+            1 => Some(Self::Recall),
+            2 => Some(Self::Shutdown),
+            3 => Some(Self::Grown),
+            _ => None,
+        })
+    }
+}
+
+impl FromWorker {
+    pub(crate) fn send(self, socket: &Socket) -> Result<(), Errno> {
+        let bytes = match self {
+            Self::Hello => pack(1, 0, 0, 0),
+            Self::ExecFailed { errno } => pack(2, int(errno), 0, 0),
+            Self::NeedResults { len } => pack(3, len, 0, 0),
+        };
+        socket.send(&bytes, &[], true)
+    }
+
+    pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
+        receive(socket, false, |bytes| {
+            let [tag, a, ..] = unpack(bytes)?;
+            Some(match tag {
+                1 => Self::Hello,
+                2 => Self::ExecFailed { errno: back(a)? },
+                3 => Self::NeedResults { len: a },
+                _ => return None,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_to_the_zygote_arrives_as_it_was_sent() {
+        let (a, b) = Socket::pair().unwrap();
+        for message in [
+            ToZygote::Spawn {
+                worker: 7,
+                incarnation: u64::MAX,
+            },
+            ToZygote::Name("/miniflow.0.test".into()),
+            ToZygote::Quit,
+        ] {
+            message.send(&a, &[]).unwrap();
+            match ToZygote::receive(&b) {
+                Incoming::Message(got, _) => assert_eq!(got, message),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_message_from_the_zygote_arrives_as_it_was_sent() {
+        let (a, b) = Socket::pair().unwrap();
+        for message in [
+            FromZygote::Spawned {
+                incarnation: 3,
+                pid: 4711,
+            },
+            FromZygote::Refused {
+                incarnation: 4,
+                errno: 11,
+            },
+            FromZygote::Exited {
+                incarnation: 5,
+                exit: Exit::Code(-1),
+            },
+            FromZygote::Exited {
+                incarnation: 6,
+                exit: Exit::Signal(9),
+            },
+            FromZygote::Exited {
+                incarnation: 7,
+                exit: Exit::Unknown,
+            },
+        ] {
+            message.send(&a, &[]).unwrap();
+            match FromZygote::receive(&b, true) {
+                Incoming::Message(got, _) => assert_eq!(got, message),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_counts_as_the_end_of_the_peer() {
+        let (a, b) = Socket::pair().unwrap();
+        a.send(b"nonsense", &[], true).unwrap();
+        assert!(matches!(FromWorker::receive(&b), Incoming::Closed));
+    }
+}

@@ -1,0 +1,133 @@
+//! Worker programs: executables that join a lane which they inherited.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Full, Result};
+use crate::worker::lane::{Hand, Lane, NoTask};
+use crate::worker::task::{Task, TaskResult};
+use crate::worker::watcher;
+use crate::worker::zygote;
+
+/// A worker program's end of its lane.
+///
+/// The engine starts the program with its lane's descriptors inherited; [`Worker::join`] adopts
+/// them. Any thread may take tasks, at most as many at a time as the engine's configured threads
+/// per worker.
+pub struct Worker {
+    lane: Arc<Lane>,
+    in_hand: AtomicU32,
+}
+
+impl Worker {
+    /// Joins the lane that this process inherited. Once per process.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the process was not started by an engine or has joined already,
+    /// [`Error::Unsupported`] if host and worker use different layouts.
+    pub fn join() -> Result<Self> {
+        let (inherited, host) = zygote::adopt_lane()?;
+        let lane = Arc::new(Lane::open(inherited)?);
+        watcher::spawn(Arc::clone(&lane), host)?;
+        lane.hello()?;
+        Ok(Self {
+            lane,
+            in_hand: AtomicU32::new(0),
+        })
+    }
+
+    /// Takes the next task, waiting for one at most `timeout` (`None`: for ever).
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; [`Error::Closed`] when the engine wants no more of this worker;
+    /// [`Error::WouldBlock`] when as many tasks are in hand as the configured concurrency.
+    pub fn next(&self, timeout: Option<Duration>) -> Result<Assigned<'_>> {
+        // Relaxed: a counter that guards no data.
+        if self.in_hand.fetch_add(1, Relaxed) >= self.lane.threads {
+            self.in_hand.fetch_sub(1, Relaxed);
+            return Err(Error::WouldBlock(Full::Concurrency));
+        }
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        match self.lane.next(&mut Hand::default(), deadline) {
+            Ok(started) => Ok(Assigned {
+                worker: self,
+                task: Some(Task::new(&self.lane, started)),
+            }),
+            Err(no_task) => {
+                self.in_hand.fetch_sub(1, Relaxed); // Relaxed: as above.
+                Err(match no_task {
+                    NoTask::Timeout => Error::Timeout,
+                    NoTask::Closed => Error::Closed,
+                })
+            }
+        }
+    }
+
+    /// The number of this worker in its engine.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.lane.worker
+    }
+
+    /// How many tasks may be in hand at a time.
+    #[must_use]
+    pub fn concurrency(&self) -> u32 {
+        self.lane.threads
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("slot", &self.lane.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task that a worker program has in hand. Dropped without [`Assigned::finish`], it fails.
+pub struct Assigned<'a> {
+    worker: &'a Worker,
+    task: Option<Task<'a>>,
+}
+
+impl<'a> Assigned<'a> {
+    /// The task itself.
+    #[allow(
+        clippy::missing_panics_doc,
+        reason = "the task is there until it is finished"
+    )]
+    pub fn task(&mut self) -> &mut Task<'a> {
+        self.task
+            .as_mut()
+            .unwrap_or_else(|| unreachable!("finish takes self"))
+    }
+
+    /// Ends the task, on any thread.
+    pub fn finish(mut self, result: TaskResult) {
+        self.end(result);
+    }
+
+    fn end(&mut self, result: TaskResult) {
+        if let Some(task) = self.task.take() {
+            let mut hand = Hand::default();
+            task.finish(&mut hand, result);
+            self.worker.lane.flush(&mut hand);
+            self.worker.in_hand.fetch_sub(1, Relaxed); // Relaxed: as in `next`.
+        }
+    }
+}
+
+impl Drop for Assigned<'_> {
+    fn drop(&mut self) {
+        self.end(Err("the worker program dropped the task".into()));
+    }
+}
+
+impl fmt::Debug for Assigned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.task, f)
+    }
+}

@@ -1,0 +1,243 @@
+//! What user code in a worker sees of a task.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::error::Result;
+use crate::shm::arena::Block;
+use crate::shm::segments::{words_as_bytes, words_as_bytes_mut};
+use crate::shm::slot::{Completion, Kind};
+use crate::sys::sync::Ordering;
+use crate::task::{Class, Label, TaskId};
+use crate::worker::lane::{Hand, Lane, Started};
+
+/// The code of a task whose handler panicked; the same number as `MF_E_INTERNAL`.
+pub(crate) const CODE_PANIC: i32 = -10;
+
+/// Why a task failed: a code of the handler's own choice and a text for people.
+///
+/// Every error type converts into a failure with code 1, so `?` works in a handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    code: i32,
+    text: String,
+}
+
+impl Failure {
+    /// A failure; a `code` of 0 would mean success and is taken as 1.
+    pub fn new(code: i32, text: impl Into<String>) -> Self {
+        Self {
+            code: if code == 0 { 1 } else { code },
+            text: text.into(),
+        }
+    }
+
+    /// The code, never 0.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<E: fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(1, error.to_string())
+    }
+}
+
+/// What a handler returns. A reply is made through the task, before.
+pub type TaskResult = Result<(), Failure>;
+
+/// User code that a worker process runs, on several threads at once if the class has several.
+///
+/// Implemented by every `Fn(&mut Task<'_>) -> TaskResult` that is `Send + Sync`.
+pub trait Handler: Send + Sync {
+    /// Runs one task. A panic is a failed task, not a dead worker.
+    ///
+    /// # Errors
+    /// Whatever the handler wants the submitter to see as a failed task.
+    fn run(&self, task: &mut Task<'_>) -> TaskResult;
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&mut Task<'_>) -> TaskResult + Send + Sync,
+{
+    fn run(&self, task: &mut Task<'_>) -> TaskResult {
+        self(task)
+    }
+}
+
+/// A task in hand: from the moment it is started until it is finished.
+pub struct Task<'a> {
+    lane: &'a Lane,
+    started: Started,
+    reply: Completion,
+    block: Option<Block>,
+    failure: Option<Failure>,
+}
+
+impl<'a> Task<'a> {
+    #[inline]
+    pub(crate) fn new(lane: &'a Lane, started: Started) -> Self {
+        Self {
+            lane,
+            started,
+            reply: Completion::empty(Kind::Completed, 0),
+            block: None,
+            failure: None,
+        }
+    }
+
+    /// The payload as it was submitted, read in place.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        let message = &self.started.message;
+        if message.meta.in_arena() {
+            self.lane.shared().payload(message)
+        } else {
+            let bytes = words_as_bytes(&message.payload);
+            &bytes[..(message.meta.len() as usize).min(bytes.len())]
+        }
+    }
+
+    /// The task's id.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        TaskId::from_words(self.info().id.each_ref().map(|w| w.load(Ordering::Relaxed)))
+    }
+
+    /// The submitter's own id for the task; zeros if none was given.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        Label::from_words(
+            self.info()
+                .label
+                .each_ref()
+                .map(|w| w.load(Ordering::Relaxed)),
+        )
+    }
+
+    /// The number that was given at submit.
+    #[must_use]
+    pub fn user_data(&self) -> u64 {
+        self.info().user_data.load(Ordering::Relaxed)
+    }
+
+    /// 1 for the first start of this task.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.started.message.meta.attempt()
+    }
+
+    /// The slot of the worker that runs this.
+    #[must_use]
+    pub fn worker(&self) -> u32 {
+        self.lane.worker
+    }
+
+    /// The class of the worker that runs this.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        Class::from_wire(self.lane.class).unwrap_or(Class::CpuBound)
+    }
+
+    /// Whether the submitter asked the task to stop. Asking costs a load from shared memory.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.lane.is_cancelled(&self.started.message)
+    }
+
+    /// Tells whoever looks how far the task is; `total` 0 means unknown.
+    pub fn progress(&self, done: u64, total: u64) {
+        self.lane.progress(&self.started.message, done, total);
+    }
+
+    /// Sets the result, copying it. A second reply replaces the first.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond the configured largest result,
+    /// [`Error::NoMemory`](crate::Error::NoMemory) if the host holds all result memory for longer
+    /// than `reply_wait`.
+    pub fn reply(&mut self, data: &[u8]) -> Result<()> {
+        self.reply_buf(data.len())?.copy_from_slice(data);
+        Ok(())
+    }
+
+    /// Room for a result of `len` bytes, to be written in place; its contents are undefined at
+    /// first. A second reply replaces the first.
+    ///
+    /// # Errors
+    /// As for [`Task::reply`].
+    pub fn reply_buf(&mut self, len: usize) -> Result<&mut [u8]> {
+        self.drop_reply();
+        if len <= self.lane.inline_result() {
+            self.reply.len = u32::try_from(len).unwrap_or(0);
+            return Ok(&mut words_as_bytes_mut(&mut self.reply.result)[..len]);
+        }
+        let block = self
+            .lane
+            .results
+            .allocate(self.lane.shared(), &self.lane.control, len)?;
+        self.block = Some(block);
+        self.reply.in_arena = true;
+        self.reply.len = u32::try_from(len).unwrap_or(u32::MAX); // `max_result` is below 4 GiB
+        self.reply.result[0] = block.offset;
+        self.lane.shared().result_mut(block.offset, len)
+    }
+
+    /// Makes the task fail when it is finished, with this code (not 0) and text. Overrides what
+    /// the handler returns.
+    pub fn fail(&mut self, code: i32, text: impl Into<String>) {
+        self.failure = Some(Failure::new(code, text));
+    }
+
+    fn info(&self) -> &crate::shm::layout::TaskInfo {
+        &self.lane.shared().down().info[self.started.message.meta.slot()]
+    }
+
+    fn drop_reply(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.lane.results.free(block);
+        }
+        self.reply.in_arena = false;
+        self.reply.len = 0;
+    }
+
+    /// Publishes the task's end.
+    #[inline]
+    pub(crate) fn finish(mut self, hand: &mut Hand, result: TaskResult) {
+        if let Some(failure) = self.failure.take().or(result.err()) {
+            self.put_failure(&failure);
+        }
+        self.lane.finish(hand, &self.started, &mut self.reply);
+    }
+
+    /// Puts a failure in the reply's place. A text that finds no room is cut.
+    fn put_failure(&mut self, failure: &Failure) {
+        let text = failure.text.as_bytes();
+        if self.reply(text).is_err() {
+            let cut = failure.text.floor_char_boundary(self.lane.inline_result());
+            let _ = self.reply(&text[..cut]); // fits inline
+        }
+        self.reply.kind = Kind::Failed;
+        self.reply.code = failure.code;
+    }
+}
+
+impl fmt::Debug for Task<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id())
+            .field("attempt", &self.attempt())
+            .field("payload_len", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,51 @@
+//! The small thread of every worker that listens to the host and notices its death.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sys::fork;
+use crate::sys::process::{Process, wait_any};
+use crate::worker::lane::Lane;
+use crate::worker::link::{Incoming, ToWorker};
+
+/// How often threads that may just have missed the shutdown are woken again.
+const WAKE_AGAIN: Duration = Duration::from_millis(1);
+
+/// Starts the watcher. It ends this process when the host dies.
+pub(crate) fn spawn(lane: Arc<Lane>, host: Process) -> Result<()> {
+    std::thread::Builder::new()
+        .name("mf-watcher".into())
+        .spawn(move || watch(&lane, &host))
+        .map(drop)
+        .map_err(|e| Error::system("pthread_create", "cannot start the watcher thread", e))
+}
+
+fn watch(lane: &Lane, host: &Process) {
+    loop {
+        let ready = wait_any(&[host.as_fd(), lane.control.as_fd()], None);
+        if ready[0] {
+            fork::exit(0); // nobody is left to work for
+        }
+        if !ready[1] {
+            continue;
+        }
+        match ToWorker::receive(&lane.control) {
+            Incoming::Message(ToWorker::Recall, _) => lane.recall(),
+            Incoming::Message(ToWorker::Grown, _) => lane.results.answered(),
+            Incoming::Message(ToWorker::Shutdown, _) => return close(lane),
+            Incoming::Nothing => {}
+            // The engine was dropped without an orderly stop.
+            Incoming::Closed => return close(lane),
+        }
+    }
+}
+
+/// Ends every thread that waits for a task. Tasks in hand are finished first.
+fn close(lane: &Lane) {
+    while !lane.close() {
+        std::thread::sleep(WAKE_AGAIN);
+    }
+}
