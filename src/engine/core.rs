@@ -20,8 +20,8 @@ use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::{CREDITS, INLINE_RESULT, PAYLOAD_WORDS, TaskInfo, Up};
 use crate::shm::ring::{Message, Meta};
 use crate::shm::segments::{HostInputs, HostLane, words_as_bytes_mut};
-use crate::shm::slot::{self, Collector, Kind, Scan, TaskSlot};
-use crate::sys::clock::{Clock, unix_ms};
+use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
+use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::sys::process::{Exit, signal_name};
 use crate::sys::sync::Ordering;
 use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
@@ -118,6 +118,7 @@ pub(crate) struct Core {
     pub(crate) degraded: bool,
     policy: Policy,
     clock: Clock,
+    calendar: Calendar,
     inline_payload: usize,
     in_place_from: u64,
 }
@@ -193,6 +194,7 @@ impl Core {
             degraded: false,
             policy: config.policy,
             clock,
+            calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
         }
@@ -224,14 +226,15 @@ impl Core {
         Ok(())
     }
 
-    /// Accepts a task whose payload is copied here. The caller announces it afterwards.
+    /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
+    /// the time of the submit, if the caller has read the clock (once for a batch).
     #[inline]
     pub(crate) fn submit_copy(
         &mut self,
         inputs: &HostInputs,
         payload: &[u8],
         options: &SubmitOptions,
-        now: u64,
+        now: Option<u64>,
     ) -> Result<TaskId> {
         self.check(options)?;
         if self.table.room() == 0 {
@@ -261,7 +264,6 @@ impl Core {
         block: Block,
         len: usize,
         options: &SubmitOptions,
-        now: u64,
     ) -> Result<TaskId> {
         self.check(options)?;
         self.accept(
@@ -270,7 +272,7 @@ impl Core {
                 block,
                 len: length(len),
             },
-            now,
+            None,
         )
     }
 
@@ -284,8 +286,20 @@ impl Core {
     }
 
     #[inline]
-    fn accept(&mut self, options: &SubmitOptions, payload: Payload, now: u64) -> Result<TaskId> {
-        let Some(index) = self.table.insert(options, payload, now, unix_ms()) else {
+    fn accept(
+        &mut self,
+        options: &SubmitOptions,
+        payload: Payload,
+        now: Option<u64>,
+    ) -> Result<TaskId> {
+        let unix_ms = match now {
+            Some(now) => self.calendar.unix_ms(self.clock, now),
+            None => unix_ms(),
+        };
+        let Some(index) = self
+            .table
+            .insert(options, payload, now.unwrap_or_default(), unix_ms)
+        else {
             return Err(self.full());
         };
         self.totals.submitted += 1;
@@ -297,6 +311,11 @@ impl Core {
             self.dispatch(index, worker);
         } else {
             self.enqueue(index);
+        }
+        if now.is_none() {
+            // Read while the descriptor is on its way; the completion cannot be taken before,
+            // because that needs our lock.
+            self.table.get_mut(index).submitted = self.clock.now();
         }
         Ok(id)
     }
@@ -861,18 +880,18 @@ struct Settle<'a> {
 impl Settle<'_> {
     #[inline]
     fn take(&mut self, index: u32, cell: &TaskSlot, sink: &mut impl Sink) {
-        let Some(raw) = cell.copy() else {
+        let Some(ending) = cell.ending() else {
             return self.suspects.push(index);
         };
-        if raw.kind == Kind::Returned {
+        if ending.kind == Kind::Returned {
             return self.returned(index);
         }
-        let Some(data) = self.data(&raw) else {
+        let Some(data) = self.data(cell, &ending) else {
             return self.suspects.push(index);
         };
         let entry = self.table.get_mut(index);
-        let run_ns = self.clock.ns(raw.end.saturating_sub(raw.start));
-        let outcome = match raw.kind {
+        let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
+        let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
@@ -881,10 +900,10 @@ impl Settle<'_> {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(raw.start.saturating_sub(entry.submitted)),
+            queued_ns: self.clock.ns(ending.start.saturating_sub(entry.submitted)),
             run_ns,
             outcome,
-            code: raw.code,
+            code: ending.code,
             worker: self.worker,
             attempt: entry.attempt + 1,
             by_signal: false,
@@ -909,12 +928,14 @@ impl Settle<'_> {
 
     /// The result, if what the worker says about it holds.
     #[inline]
-    fn data(&self, raw: &slot::Completion) -> Option<Data> {
-        if !raw.in_arena {
-            return (raw.len as usize <= INLINE_RESULT)
-                .then(|| Data::from_words(&raw.result, raw.len));
+    fn data(&self, cell: &TaskSlot, ending: &Ending) -> Option<Data> {
+        let len = ending.len;
+        if !ending.in_arena {
+            return (len as usize <= INLINE_RESULT).then(|| Data::from_slot(cell, len));
         }
-        let (offset, len) = (raw.result[0], raw.len);
+        let mut offset = [0];
+        cell.read_result(&mut offset);
+        let [offset] = offset;
         if u64::from(len) >= self.in_place_from {
             return Data::in_place(self.shared, self.incarnation, offset, len);
         }

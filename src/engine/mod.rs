@@ -126,9 +126,8 @@ impl Engine {
             loan.copy_from_slice(payload);
             return loan.submit(options);
         }
-        let now = self.shared.clock.now();
         let mut core = self.shared.lock();
-        let id = core.submit_copy(&self.shared.inputs, payload, options, now)?;
+        let id = core.submit_copy(&self.shared.inputs, payload, options, None)?;
         core.announce();
         self.shared.note_submit(&mut core);
         Ok(id)
@@ -200,7 +199,7 @@ impl Engine {
         let mut core = self.shared.lock();
         let mut refused = None;
         for Submission { payload, options } in submissions {
-            match core.submit_copy(&self.shared.inputs, payload, &options, now) {
+            match core.submit_copy(&self.shared.inputs, payload, &options, Some(now)) {
                 Ok(id) => accepted(id),
                 Err(error) => {
                     refused = Some(error);

@@ -67,6 +67,30 @@ impl Clock {
     }
 }
 
+/// Milliseconds since 1970, from ticks: asks the kernel only once in a while.
+#[derive(Debug, Default)]
+pub(crate) struct Calendar {
+    ms: u64,
+    asked_at: u64,
+    ask_again: u64,
+}
+
+impl Calendar {
+    /// How long an answer is good for. The kernel's coarse clock itself moves every 1 to 10 ms.
+    const GOOD_FOR: Duration = Duration::from_millis(1);
+
+    /// The time at tick `now`.
+    #[inline]
+    pub(crate) fn unix_ms(&mut self, clock: Clock, now: u64) -> u64 {
+        if now.wrapping_sub(self.asked_at) >= self.ask_again {
+            self.ms = unix_ms();
+            self.asked_at = now;
+            self.ask_again = clock.ticks(Self::GOOD_FOR);
+        }
+        self.ms
+    }
+}
+
 fn monotonic_ns() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
     t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
