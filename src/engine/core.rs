@@ -30,6 +30,10 @@ use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
 pub(crate) const COPY_UNDER_LOCK: usize = 4096;
 /// Completions taken from one lane before the next lane has its turn.
 const SCAN_BUDGET: usize = 512;
+/// Why a task fails when its class has no worker and the zygote is gone, and its code
+/// (`MF_E_INTERNAL`).
+const NO_ZYGOTE: &str = "no worker is left, and the zygote that would start one is dead";
+const CODE_NO_WORKER: i32 = -10;
 /// Worker number of a completion whose task never reached a worker.
 const NO_WORKER: u32 = u32::MAX;
 
@@ -210,6 +214,9 @@ impl Core {
         }
         if self.classes[options.class.index()].target == 0 {
             return Err(no_workers(options.class));
+        }
+        if self.degraded && self.is_deserted(options.class) {
+            return Err(Error::Internal(NO_ZYGOTE.into()));
         }
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&options.priority) {
             return Err(Error::invalid(format!(
@@ -794,10 +801,33 @@ impl Core {
             .retain(|&w| w != worker);
         if lane.state == LaneState::Starting {
             lane.kill();
+            lane.state = LaneState::Leaving;
         } else {
             lane.recall();
+            lane.state = LaneState::Draining;
         }
-        lane.state = LaneState::Draining;
+    }
+
+    /// Whether a class has no worker at all.
+    fn is_deserted(&self, class: Class) -> bool {
+        !self.lanes().any(|lane| lane.class == class)
+    }
+
+    /// After the zygote's death: ends the tasks of classes that have lost their last worker.
+    pub(crate) fn end_deserted(&mut self) {
+        for class in Class::ALL {
+            if self.is_deserted(class) {
+                while let Some(index) = self.classes[class.index()].central.pop() {
+                    self.end(
+                        index,
+                        Outcome::Failed,
+                        CODE_NO_WORKER,
+                        false,
+                        NO_ZYGOTE.into(),
+                    );
+                }
+            }
+        }
     }
 
     /// Whether a class has fewer workers than it should.

@@ -34,6 +34,9 @@ use crate::sys::sync::lock;
 use crate::task::{Class, Submission, SubmitOptions, TaskId, TaskState};
 use crate::worker::zygote;
 
+/// How long [`Engine::stop`] waits for killed processes to end.
+const LAST_RESORT: Duration = Duration::from_secs(30);
+
 /// A running engine: submits tasks to worker processes and hands out their completions.
 ///
 /// All methods may be called from any thread at any time. Waiting methods take a time-out;
@@ -279,14 +282,9 @@ impl Engine {
     fn take(&self, core: &mut Core, batch: &mut Batch<'_>) {
         let before = batch.out.len();
         self.shared.disarm_external(core);
-        let more = core.drain(batch);
-        if !more && batch.out.len() < batch.max {
-            self.shared.arm_external(core);
-            while batch.out.len() < batch.max
-                && let Some(completion) = core.table.pop_ready()
-            {
-                batch.out.push(completion);
-            }
+        core.drain(batch);
+        if self.shared.arm_external(core) {
+            core.drain(batch); // what arming has found
         }
         if batch.out.len() != before {
             self.shared.note_room(core);
@@ -511,7 +509,8 @@ impl Engine {
     /// completion, which can be polled until the engine is dropped.
     ///
     /// # Errors
-    /// [`Error::Closed`] if it was stopped before.
+    /// [`Error::Closed`] if it was stopped before, [`Error::Timeout`] if a worker does not end
+    /// although it was killed.
     pub fn stop(&self, drain: Option<Duration>) -> Result<()> {
         self.shared.check_process()?;
         let shared = &self.shared;
@@ -545,10 +544,14 @@ impl Engine {
             }
         }
         shared.supervisor.signal();
-        let (mut core, _) = shared.block(core, None, |core| {
+        let (mut core, gone) = shared.block(core, Some(Instant::now() + LAST_RESORT), |core| {
             core.drain(&mut ());
             core.lanes().next().is_none().then_some(())
         });
+        if gone.is_none() {
+            // A killed process that does not end sits in the kernel; its tasks stay unsettled.
+            return Err(Error::Timeout);
+        }
         core.phase = Phase::Stopped;
         core.blocked.supervisor_idle = false;
         shared.wake_blocked(&mut core);

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -30,6 +31,9 @@ const LANE_VARIABLE: &str = "MINIFLOW_LANE";
 const EXIT_JOIN: i32 = 70;
 /// Exit code of a worker whose program could not be executed, as in the shell.
 const EXIT_EXEC: i32 = 127;
+
+/// How long a zygote may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the workers of an engine run.
 #[derive(Clone)]
@@ -54,6 +58,18 @@ impl std::fmt::Debug for Role {
 pub(crate) struct ZygoteLink {
     pub(crate) socket: Socket,
     pub(crate) process: Process,
+}
+
+impl Drop for ZygoteLink {
+    /// Ends the zygote, which by then has no children that matter, and reaps it.
+    fn drop(&mut self) {
+        let _ = ToZygote::Quit.send(&self.socket, &[]);
+        if !self.process.wait_end(PATIENCE) {
+            self.process.kill();
+            self.process.wait_end(PATIENCE);
+        }
+        self.process.reap();
+    }
 }
 
 /// Forks the zygote of a new engine.
@@ -267,7 +283,7 @@ impl<'a> Zygote<'a> {
             }
         }
         for child in &self.children {
-            child.process.wait_end(std::time::Duration::from_secs(10));
+            child.process.wait_end(5 * PATIENCE);
         }
     }
 }
