@@ -480,7 +480,8 @@ impl Engine {
                 class.name()
             )));
         }
-        core.classes[class.index()].target = workers;
+        let before = std::mem::replace(&mut core.classes[class.index()].target, workers);
+        stats::log_resize(&core, &self.shared.control, class, before);
         core.blocked.supervisor_idle = false;
         self.shared.supervisor.signal();
         Ok(())

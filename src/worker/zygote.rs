@@ -87,7 +87,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
         Fork::Child => {
             drop(ours);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                Zygote::run(role, host, theirs, inherit)
+                Zygote::run(role, host, theirs, inherit);
             }));
             fork::exit(i32::from(outcome.is_err()));
         }
@@ -277,10 +277,10 @@ impl<'a> Zygote<'a> {
         for child in &self.children {
             child.process.kill();
         }
-        if let Some(name) = self.name.take() {
-            if let Ok(name) = CString::new(name) {
-                control::unlink_name(&name);
-            }
+        if let Some(name) = self.name.take()
+            && let Ok(name) = CString::new(name)
+        {
+            control::unlink_name(&name);
         }
         for child in &self.children {
             child.process.wait_end(5 * PATIENCE);
