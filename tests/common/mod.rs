@@ -267,3 +267,20 @@ pub(crate) fn shm_path(name: &str) -> std::path::PathBuf {
     let uid = rustix::process::geteuid().as_raw();
     format!("/dev/shm/miniflow.{uid}.{name}").into()
 }
+
+/// Processor time that a process and its threads have used so far.
+#[track_caller]
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let mut clock = 0;
+    // SAFETY: a valid place for the answer.
+    let rc = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+    assert_eq!(rc, 0, "no processor clock of {pid}");
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid place for the answer.
+    let rc = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    assert_eq!(rc, 0, "{pid} is gone");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
