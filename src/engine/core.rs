@@ -297,6 +297,9 @@ impl Core {
             self.dispatch(index, worker);
         } else {
             self.enqueue(index);
+            if self.degraded {
+                self.give_up(class);
+            }
         }
         Ok(id)
     }
@@ -422,6 +425,8 @@ impl Core {
             while let Some(index) = self.classes[class.index()].central.pop() {
                 self.end(index, Outcome::Cancelled, 0, false, String::new());
             }
+        } else if self.degraded {
+            self.give_up(class);
         }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {
@@ -436,6 +441,19 @@ impl Core {
             } else {
                 self.dispatch(index, worker);
             }
+        }
+    }
+
+    /// Without the zygote: if the class has no worker any more, ends what waits for one.
+    #[cold]
+    fn give_up(&mut self, class: Class) {
+        let able = |lane: &Lane| matches!(lane.state, LaneState::Starting | LaneState::Ready);
+        if self.lanes().any(|lane| lane.class == class && able(lane)) {
+            return;
+        }
+        while let Some(index) = self.classes[class.index()].central.pop() {
+            let text = "no worker is left, and the zygote, which could start one, is gone";
+            self.end(index, Outcome::Cancelled, 0, false, text.into());
         }
     }
 

@@ -225,6 +225,7 @@ impl Supervisor {
                 self.remove(core, worker, Exit::Unknown);
             }
         }
+        core.pump_all(); // what waits for a worker that cannot come ends
         core.kept += 1; // whoever waits for the start looks again
     }
 
