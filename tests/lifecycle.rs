@@ -7,8 +7,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{
-    Board, Proc, alone, children, children_of, collect, cpu_only, cpu_time, is_alive, shm_path,
-    unique_name, until, watchdog, worker, zygote_of,
+    Board, Name, Proc, alone, children, children_of, collect, cpu_only, cpu_time, is_alive, until,
+    watchdog, worker, zygote_of,
 };
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{
@@ -317,7 +317,7 @@ fn all_mappings() -> usize {
 fn a_hundred_starts_and_stops_leave_nothing_behind() {
     let _watchdog = watchdog(120);
     let _alone = alone();
-    let name = unique_name();
+    let name = Name::unique();
     let cycle = |number: usize| {
         let mut builder = Engine::builder()
             .handler(echo)
@@ -325,7 +325,7 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
             .workers(Class::IoBound, 1)
             .threads(Class::IoBound, 2);
         if number % 2 == 0 {
-            builder = builder.name(&name);
+            builder = builder.name(&*name);
         }
         let engine = builder.start().unwrap();
         engine.event_fd().unwrap();
@@ -356,13 +356,13 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
 fn a_start_that_fails_leaves_nothing_behind() {
     let _watchdog = watchdog(60);
     let _alone = alone();
-    let name = unique_name();
+    let name = Name::unique();
     let fail = || {
-        let program = cpu_only(1, 1).name(&name).program(["/nonexistent/worker"]);
+        let program = cpu_only(1, 1).name(&*name).program(["/nonexistent/worker"]);
         assert!(matches!(program.start(), Err(Error::System { .. })));
-        let exits = cpu_only(1, 1).name(&name).program(["true"]);
+        let exits = cpu_only(1, 1).name(&*name).program(["true"]);
         assert!(exits.start_timeout(Duration::from_secs(5)).start().is_err());
-        let never = cpu_only(1, 1).name(&name).program(["sleep", "1000"]);
+        let never = cpu_only(1, 1).name(&*name).program(["sleep", "1000"]);
         let never = never.start_timeout(Duration::from_millis(20)).start();
         assert!(matches!(never, Err(Error::Timeout)), "{never:?}");
     };
@@ -375,14 +375,14 @@ fn a_start_that_fails_leaves_nothing_behind() {
 #[test]
 fn a_name_is_there_while_its_engine_is_and_belongs_to_it_alone() {
     let _watchdog = watchdog(60);
-    let name = unique_name();
-    let path = shm_path(&name);
-    let start = || cpu_only(1, 1).name(&name).handler(echo).start();
+    let name = Name::unique();
+    let path = name.path();
+    let start = || cpu_only(1, 1).name(&*name).handler(echo).start();
     assert!(!path.exists());
     let engine = start().unwrap();
     assert!(path.exists());
     match start() {
-        Err(Error::Invalid(text)) => assert!(text.contains(&name), "{text}"),
+        Err(Error::Invalid(text)) => assert!(text.contains(&*name), "{text}"),
         other => panic!("{other:?}"),
     }
     engine.submit(b"").unwrap();

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -255,17 +256,36 @@ pub(crate) fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 
-/// A name that no other test and no other run uses.
-pub(crate) fn unique_name() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, SeqCst);
-    format!("test-{}-{next}", std::process::id())
+/// An engine name that no other test and no other run uses. Removed when dropped, if a failing test
+/// has left it.
+pub(crate) struct Name(String);
+
+impl Name {
+    pub(crate) fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, SeqCst);
+        Self(format!("test-{}-{next}", std::process::id()))
+    }
+
+    /// Where it appears.
+    pub(crate) fn path(&self) -> PathBuf {
+        let uid = rustix::process::geteuid().as_raw();
+        format!("/dev/shm/miniflow.{uid}.{}", self.0).into()
+    }
 }
 
-/// Where the name of an engine appears.
-pub(crate) fn shm_path(name: &str) -> std::path::PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
-    format!("/dev/shm/miniflow.{uid}.{name}").into()
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        fs::remove_file(self.path()).ok();
+    }
 }
 
 /// Processor time that a process and its threads have used so far.
