@@ -169,15 +169,19 @@ pub(crate) fn worker(engine: &Engine, slot: u32) -> WorkerRow {
     *rows.iter().find(|row| row.slot == slot).unwrap()
 }
 
-/// Some bytes that depend on `seed`.
+/// Some bytes that depend on `seed`, and on where they are: every page begins with its number.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut page = Vec::with_capacity(4096);
+    while page.len() < len.min(4096) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
+        page.extend_from_slice(&state.to_le_bytes());
+    }
+    let mut out = page.repeat(len.div_ceil(4096));
+    for (number, page) in (0_u64..).zip(out.chunks_exact_mut(4096)) {
+        page[..8].copy_from_slice(&(seed ^ number).to_le_bytes());
     }
     out.truncate(len);
     out
