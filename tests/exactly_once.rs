@@ -119,6 +119,17 @@ fn submit(engine: &Engine, numbers: &[usize]) -> Result<usize, Error> {
     Ok(1)
 }
 
+/// Tells the other threads of a test when one of them panics.
+struct Alarm<'a>(&'a Mutex<Option<Error>>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.lock().unwrap() = Some(Error::Internal("another thread panicked".into()));
+        }
+    }
+}
+
 /// One run; `count` tasks.
 fn every_task_once(count: usize) {
     let engine = Engine::builder()
@@ -140,10 +151,12 @@ fn every_task_once(count: usize) {
         ended.fetch_add(1, SeqCst);
     };
     let failed = Mutex::new(None);
+    let alarm = || Alarm(&failed);
     std::thread::scope(|scope| {
         for first in 0..SUBMITTERS {
-            let (engine, failed) = (&engine, &failed);
+            let (engine, failed, alarm) = (&engine, &failed, &alarm);
             scope.spawn(move || {
+                let _alarm = alarm();
                 let numbers: Vec<usize> = (first..count).step_by(SUBMITTERS).collect();
                 let mut left = &numbers[..];
                 while !left.is_empty() && failed.lock().unwrap().is_none() {
@@ -157,6 +170,7 @@ fn every_task_once(count: usize) {
         }
         for _ in 0..POLLERS {
             scope.spawn(|| {
+                let _alarm = alarm();
                 let mut batch = Vec::new();
                 while ended.load(SeqCst) < count && failed.lock().unwrap().is_none() {
                     let wait = Some(Duration::from_millis(20));
