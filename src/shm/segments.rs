@@ -190,19 +190,17 @@ impl HostLane {
     pub(crate) fn copy_result(&self, offset: u64, len: u64) -> Option<Box<[u8]>> {
         self.result(offset, len)?;
         let mut bytes = vec![0; usize::try_from(len).ok()?];
-        self.read_result(offset, &mut bytes);
+        self.read_result(offset, &mut bytes)?;
         Some(bytes.into_boxed_slice())
     }
 
     /// Fills `buffer` with result bytes from `offset` on (any alignment), each word read once.
-    /// What does not lie in the mapping is left as it was.
-    pub(crate) fn read_result(&self, offset: u64, buffer: &mut [u8]) {
+    /// `None`, and the buffer as it was, if they do not lie in the mapping.
+    pub(crate) fn read_result(&self, offset: u64, buffer: &mut [u8]) -> Option<()> {
         let aligned = offset & !7;
         let mut skip = usize::from(offset.to_le_bytes()[0] & 7);
         let span = (skip + buffer.len()).next_multiple_of(8);
-        let Some(start) = self.up.range(RESULTS_OFFSET + aligned, span as u64) else {
-            return;
-        };
+        let start = self.up.range(RESULTS_OFFSET + aligned, span as u64)?;
         let start = start.cast::<AtomicU64>();
         let mut rest = buffer;
         for index in 0..span / 8 {
@@ -220,6 +218,7 @@ impl HostLane {
             head.copy_from_slice(&bytes[..take]);
             rest = tail;
         }
+        Some(())
     }
 
     /// Gives a result block back to the worker. At most [`RELEASES`] blocks are held at a time, so
