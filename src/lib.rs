@@ -34,6 +34,8 @@ mod engine;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+pub mod ffi;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg_attr(
