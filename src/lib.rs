@@ -35,6 +35,8 @@ mod engine;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+pub mod ffi;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg(not(loom))]
