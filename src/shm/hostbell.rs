@@ -87,3 +87,6 @@ impl Signaller {
             && self.served.swap(epoch, Ordering::Relaxed) != epoch
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -175,3 +175,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

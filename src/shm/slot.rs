@@ -438,3 +438,6 @@ impl Completion {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;
