@@ -3,6 +3,7 @@
 pub(crate) mod futex;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+pub(crate) mod prefetch;
 pub(crate) mod sync;
 
 #[cfg(not(loom))]
