@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Explores the loom models of the protocols in shared memory (src/shm/*/model.rs), and checks that
-# the sabotaged ones fail. About 2 minutes to build and 1.5 to run on two free cores.
+# the sabotaged ones fail. About 2 minutes to build and 1 to run on two free cores (45 s of CPU).
 #
 # Executions explored with LOOM_MAX_PREEMPTIONS=3 (the run prints them):
 #   doorbell, two tasks and two threads, announced one by one      107 564

@@ -155,7 +155,7 @@ fn run(protocol: Protocol, kicked: bool, poll: bool) {
     }
     let core = lock(&engine.core);
     assert_eq!(core.taken, TOTAL);
-    assert!(!core.sleepers.any());
+    assert_eq!(core.sleepers.asleep, 0);
     assert_eq!(
         engine.epoch.0.load(Ordering::Relaxed),
         0,

@@ -16,14 +16,18 @@ struct Up {
 /// Tickets 1 and 2 go out at first, in slots 0 and 1; ticket 3 when a credit is back.
 const TICKETS: usize = 3;
 
-fn completion(ticket: u64) -> Completion {
-    Completion {
+fn ending(ticket: u64) -> Ending {
+    Ending {
         len: 8,
+        code: ticket as i32,
         start: ticket,
         end: ticket * 10,
-        result: [ticket * 100],
-        ..Completion::empty(Kind::Failed, ticket as i32)
+        ..Ending::new(Kind::Failed)
     }
+}
+
+fn result(ticket: u64) -> [u64; RESULT_WORDS] {
+    [ticket * 100; RESULT_WORDS]
 }
 
 impl Up {
@@ -36,7 +40,7 @@ impl Up {
     }
 
     fn finish(&self, slot: usize, ticket: u64) {
-        self.slots[slot].finish(ticket, &completion(ticket));
+        self.slots[slot].finish(ticket, &ending(ticket), &result(ticket));
     }
 
     /// Claims the third dispatch: its slot.
@@ -65,17 +69,12 @@ struct Host {
 
 impl Host {
     fn deliver(delivered: &mut [u32; TICKETS], ticket: u64, cell: &TaskSlot) {
-        let found = cell.copy().expect("a kind");
-        let expected = completion(ticket);
+        let found = cell.ending().expect("a kind");
+        let mut words = [0; RESULT_WORDS];
+        cell.read_result(&mut words[..found.words()]);
         assert_eq!(
-            (found.code, found.start, found.end, found.len, found.result),
-            (
-                expected.code,
-                expected.start,
-                expected.end,
-                expected.len,
-                expected.result
-            ),
+            (found.code, found.len, found.start, found.end, words),
+            (ticket as i32, 8, ticket, ticket * 10, result(ticket)),
             "contents of a completion"
         );
         delivered[ticket as usize - 1] += 1;
