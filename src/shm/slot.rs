@@ -445,3 +445,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;
