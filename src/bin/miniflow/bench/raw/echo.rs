@@ -12,7 +12,7 @@ use super::mem::{Mapping, Side, load_acquire};
 use super::ring::{BATCH, Receiver, Sender};
 use crate::bench::clock::spin_until;
 use crate::bench::error::{Error, Result};
-use crate::bench::pin::{self, Cpu};
+use crate::bench::pin::Cpu;
 
 /// Set in a turn, bell value or message that ends the echoing.
 pub(super) const LAST: u64 = 1 << 63;
@@ -101,7 +101,7 @@ impl Echo {
                 return Ok(());
             }
             let order = Order::from_bytes(bytes)?;
-            pin::this_thread(order.cpu)?;
+            order.cpu.alone().bind_this_thread()?;
             match order.job {
                 Job::PingPong => self.pong(),
                 Job::Ring => self.ring(),

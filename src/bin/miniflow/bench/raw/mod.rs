@@ -28,7 +28,7 @@ use self::ring::{BATCH, Receiver, Sender, Words};
 use super::clock::{Clock, WATCHDOG, spin_until};
 use super::error::{Error, Result};
 use super::metric::{Cores, Metric};
-use super::pin::{self, Cpu, Cpus};
+use super::pin::{Cpu, Cpus};
 use super::slice::{Outcome, Slice, latency, rate};
 
 /// Descriptors on their way at once; the last is that of [`Metric::RING_RATE`].
@@ -141,7 +141,7 @@ impl<'a> Raw<'a> {
         length: Duration,
         measure: impl FnOnce() -> Result<Outcome>,
     ) -> Result<Outcome> {
-        pin::this_thread(self.cpus.host)?;
+        self.cpus.host.alone().bind_this_thread()?;
         self.guard.set(length);
         let order = Order { job, cpu }.to_bytes();
         let outcome = write(&self.control, &order)
