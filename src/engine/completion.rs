@@ -18,7 +18,7 @@ const WORDS: usize = 6;
 ///
 /// Large results lie in memory that their worker can write; they are read by copy
 /// ([`Completion::to_vec`], [`Completion::copy_to`], [`Completion::reader`]) and given back to the
-/// worker when the completion is dropped.
+/// worker when the completion is dropped. A forked child of the host reads them as empty.
 pub struct Completion {
     pub(crate) id: TaskId,
     pub(crate) user_data: u64,
@@ -233,13 +233,14 @@ impl Completion {
         match &self.data {
             Data::InPlace(place) => place
                 .lane
-                .read_result(place.offset + offset as u64, &mut buffer[..len]),
+                .read_result(place.offset + offset as u64, &mut buffer[..len])
+                .map_or(0, |()| len),
             _ => {
                 let bytes = self.as_bytes().unwrap_or_default();
                 buffer[..len].copy_from_slice(&bytes[offset..offset + len]);
+                len
             }
         }
-        len
     }
 
     /// The result as a stream.

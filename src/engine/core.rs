@@ -318,6 +318,9 @@ impl Core {
             self.dispatch(index, worker);
         } else {
             self.enqueue(index);
+            if self.degraded {
+                self.give_up(class);
+            }
         }
         if now.is_none() {
             // Read while the descriptor is on its way; the completion cannot be taken before,
@@ -448,6 +451,8 @@ impl Core {
             while let Some(index) = self.classes[class.index()].central.pop() {
                 self.end(index, Outcome::Cancelled, 0, false, String::new());
             }
+        } else if self.degraded {
+            self.give_up(class);
         }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {
@@ -462,6 +467,23 @@ impl Core {
             } else {
                 self.dispatch(index, worker);
             }
+        }
+    }
+
+    /// Without the zygote: if the class has no worker any more, ends what waits for one.
+    #[cold]
+    fn give_up(&mut self, class: Class) {
+        if !self.is_deserted(class) {
+            return;
+        }
+        while let Some(index) = self.classes[class.index()].central.pop() {
+            self.end(
+                index,
+                Outcome::Failed,
+                CODE_NO_WORKER,
+                false,
+                NO_ZYGOTE.into(),
+            );
         }
     }
 
@@ -808,26 +830,10 @@ impl Core {
         }
     }
 
-    /// Whether a class has no worker at all.
+    /// Whether a class has no worker that takes tasks or will.
     fn is_deserted(&self, class: Class) -> bool {
-        !self.lanes().any(|lane| lane.class == class)
-    }
-
-    /// After the zygote's death: ends the tasks of classes that have lost their last worker.
-    pub(crate) fn end_deserted(&mut self) {
-        for class in Class::ALL {
-            if self.is_deserted(class) {
-                while let Some(index) = self.classes[class.index()].central.pop() {
-                    self.end(
-                        index,
-                        Outcome::Failed,
-                        CODE_NO_WORKER,
-                        false,
-                        NO_ZYGOTE.into(),
-                    );
-                }
-            }
-        }
+        let able = |lane: &Lane| matches!(lane.state, LaneState::Starting | LaneState::Ready);
+        !self.lanes().any(|lane| lane.class == class && able(lane))
     }
 
     /// Whether a class has fewer workers than it should.

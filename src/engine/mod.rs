@@ -480,27 +480,37 @@ impl Engine {
                 class.name()
             )));
         }
-        core.classes[class.index()].target = workers;
+        let before = std::mem::replace(&mut core.classes[class.index()].target, workers);
+        stats::log_resize(&core, &self.shared.control, class, before);
         core.blocked.supervisor_idle = false;
         self.shared.supervisor.signal();
         Ok(())
     }
 
-    /// Counters of the engine.
+    /// Counters of the engine; zeros in a forked child.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        if self.shared.is_childs_copy() {
+            return Stats::default();
+        }
         Stats::of(&self.shared.lock())
     }
 
-    /// One row per worker process.
+    /// One row per worker process; none in a forked child.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerRow> {
+        if self.shared.is_childs_copy() {
+            return Vec::new();
+        }
         self.shared.lock().lanes().map(WorkerRow::of).collect()
     }
 
-    /// What the engine's parts do, as JSON.
+    /// What the engine's parts do, as JSON; an empty object in a forked child.
     #[must_use]
     pub fn status_json(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return "{}".into();
+        }
         stats::status_json(&self.shared.lock(), &self.shared.config)
     }
 

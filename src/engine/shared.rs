@@ -134,9 +134,9 @@ impl Shared {
             if ready != core.blocked.ready_signalled {
                 core.blocked.ready_signalled = ready;
                 if ready {
-                    external.ready.signal()
+                    external.ready.signal();
                 } else {
-                    external.ready.drain()
+                    external.ready.drain();
                 }
             }
         }

@@ -154,9 +154,6 @@ impl Supervisor {
             }
             self.bury_the_dead(&mut core);
             self.look_after_lanes(&mut core);
-            if core.degraded {
-                core.end_deserted();
-            }
             self.take_over(&mut core);
             let missing = self.plan(&mut core);
             if !missing.is_empty() {
@@ -229,6 +226,7 @@ impl Supervisor {
                 self.remove(core, worker, Exit::Unknown);
             }
         }
+        core.pump_all(); // what waits for a worker that cannot come ends
         core.kept += 1; // whoever waits for the start looks again
     }
 

@@ -5,7 +5,7 @@
 //! about 10. Kind and scale are made once by the host and travel to every worker, so that both
 //! sides mean the same by a tick.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -104,8 +104,8 @@ pub(crate) fn unix_ms() -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod counter {
-    use super::{Duration, Instant};
     use core::arch::x86_64::{__cpuid, _rdtsc};
+    use std::time::{Duration, Instant};
 
     #[inline]
     pub(super) fn read() -> u64 {
@@ -176,6 +176,7 @@ mod counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn the_counter_agrees_with_the_monotonic_clock() {

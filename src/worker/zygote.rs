@@ -87,7 +87,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
         Fork::Child => {
             drop(ours);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                Zygote::run(role, host, theirs, inherit)
+                Zygote::run(role, host, theirs, inherit);
             }));
             fork::exit(i32::from(outcome.is_err()));
         }
@@ -135,6 +135,9 @@ impl<'a> Zygote<'a> {
         // Its own group: Ctrl-C at a terminal reaches the host alone.
         let _ = rustix::process::setpgid(None, None);
         fork::reset_signals();
+        // The host's death orphans this process group, and if a worker in it is stopped just then
+        // the kernel hangs up on all of it: the zygote has work left to do.
+        fork::ignore_hangup(true);
         let mut keep = vec![socket.as_fd()];
         keep.extend(borrow(inherit));
         fork::close_all_but(&keep);
@@ -230,6 +233,7 @@ impl<'a> Zygote<'a> {
     /// In the forked child: turns into a worker, and never returns.
     fn become_worker(&self, zygote: Pid, inherited: Inherited) -> ! {
         fork::set_name(c"mf-worker");
+        fork::ignore_hangup(false);
         // The zygote's socket and the pidfds of the siblings are none of its business.
         let mut keep = lane_fds(&inherited, &self.host).to_vec();
         keep.extend(borrow(self.inherit));
@@ -277,10 +281,13 @@ impl<'a> Zygote<'a> {
         for child in &self.children {
             child.process.kill();
         }
-        if let Some(name) = self.name.take() {
-            if let Ok(name) = CString::new(name) {
-                control::unlink_name(&name);
-            }
+        // Its socket closes while it is still dying. Only when it has ended is its name free: until
+        // then the lock on it is held, and the name looks alive.
+        self.host.wait_end(5 * PATIENCE);
+        if let Some(name) = self.name.take()
+            && let Ok(name) = CString::new(name)
+        {
+            control::unlink_name(&name);
         }
         for child in &self.children {
             child.process.wait_end(5 * PATIENCE);
