@@ -56,6 +56,38 @@ fn sleeping_tasks_spread_evenly_over_backlogged_workers() {
     panic!("{failures:?}");
 }
 
+/// Keeps the processor busy for 20 us; `user_data` 1 waits at a gate instead (word 0).
+fn short_or_gate(board: Board) -> impl Fn(&mut Task<'_>) -> TaskResult + Send + Sync {
+    move |task| {
+        match task.user_data() {
+            0 => burn(Duration::from_micros(20)),
+            _ => board.wait(0),
+        }
+        Ok(())
+    }
+}
+
+/// The long task ends only after every short one has: if one waited behind it, it would for ever.
+#[test]
+fn short_tasks_end_although_a_long_one_came_up_before_them() {
+    let _watchdog = watchdog(60);
+    const SHORT: usize = 10_000;
+    let board = Board::new();
+    let engine = cpu_only(2, 1)
+        .handler(short_or_gate(board))
+        .start()
+        .unwrap();
+    let mut tasks = vec![Submission::from(&b"short"[..]); SHORT];
+    let options = SubmitOptions::new().user_data(1);
+    let payload = b"long";
+    tasks.insert(SHORT / 2, Submission { payload, options });
+    assert_eq!(engine.submit_batch(tasks).unwrap().len(), SHORT + 1);
+    assert!(collect(&engine, SHORT).iter().all(|c| c.user_data() == 0));
+    assert!(engine.stats().recalled > 0);
+    board.set(0, 1);
+    assert_eq!(collect(&engine, 1)[0].user_data(), 1);
+}
+
 /// The bound of issue 2: short tasks do not wait behind a long one while another worker is free.
 /// It compares two times on a machine that others use too, so it has three attempts; a short task
 /// that waits for the long one would fail all of them, since the long one alone takes longer than

@@ -169,9 +169,10 @@ pub(crate) fn collect(engine: &Engine, count: usize) -> Vec<Completion> {
     while completions.len() < count {
         assert!(
             start.elapsed() < PATIENCE,
-            "{} of {count} completions within {PATIENCE:?}: {:?}",
+            "{} of {count} completions within {PATIENCE:?}: {:?} {:#?}",
             completions.len(),
-            engine.stats()
+            engine.stats(),
+            engine.workers()
         );
         let wait = Some(Duration::from_millis(100));
         let wanted = count - completions.len();
