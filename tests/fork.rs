@@ -12,7 +12,7 @@ use common::{
     Board, bytes, children_of, collect, cpu_only, until, watchdog, watchdog_alone, zygote_of,
 };
 use miniflow::worker::{Task, TaskResult};
-use miniflow::{Class, Completion, Engine, Error, Submission, SubmitOptions};
+use miniflow::{Class, Completion, Error, Submission, SubmitOptions};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);

@@ -6,7 +6,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::shm::layout::RESULT_WORDS;
 use crate::shm::segments::{HostLane, words_as_bytes};
+use crate::shm::slot::TaskSlot;
 use crate::task::{Label, Outcome, TaskId};
 
 /// Words of result that a completion carries in itself.
@@ -68,22 +70,19 @@ impl Data {
         len: 0,
     };
 
-    /// A short result out of a task slot.
+    /// A result of `len` bytes out of a task slot; `len` is at most `INLINE_RESULT`.
     #[inline]
-    pub(crate) fn from_words(words: &[u64], len: u32) -> Self {
+    pub(crate) fn from_slot(cell: &TaskSlot, len: u32) -> Self {
         let bytes = len as usize;
-        if bytes <= WORDS * 8 {
-            let mut inline = [0; WORDS];
-            let used = bytes.div_ceil(8);
-            inline[..used].copy_from_slice(&words[..used]);
-            return Self::Inline { words: inline, len };
+        let used = bytes.div_ceil(8);
+        if used <= WORDS {
+            let mut words = [0; WORDS];
+            cell.read_result(&mut words[..used]);
+            return Self::Inline { words, len };
         }
-        let mut heap = Vec::with_capacity(words.len() * 8);
-        for word in &words[..bytes.div_ceil(8)] {
-            heap.extend_from_slice(&word.to_ne_bytes());
-        }
-        heap.truncate(bytes);
-        Self::Heap(heap.into())
+        let mut words = [0; RESULT_WORDS];
+        cell.read_result(&mut words);
+        Self::Heap(words_as_bytes(&words)[..bytes].into())
     }
 
     /// A result in a worker's arena; `None` if the worker's word does not hold.

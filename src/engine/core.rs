@@ -20,8 +20,8 @@ use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::{CREDITS, INLINE_RESULT, PAYLOAD_WORDS, TaskInfo, Up};
 use crate::shm::ring::{Message, Meta};
 use crate::shm::segments::{HostInputs, HostLane, words_as_bytes_mut};
-use crate::shm::slot::{self, Collector, Kind, Scan, TaskSlot};
-use crate::sys::clock::{Clock, unix_ms};
+use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
+use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::sys::process::{Exit, signal_name};
 use crate::sys::sync::Ordering;
 use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
@@ -30,6 +30,10 @@ use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
 pub(crate) const COPY_UNDER_LOCK: usize = 4096;
 /// Completions taken from one lane before the next lane has its turn.
 const SCAN_BUDGET: usize = 512;
+/// Why a task fails when its class has no worker and the zygote is gone, and its code
+/// (`MF_E_INTERNAL`).
+const NO_ZYGOTE: &str = "no worker is left, and the zygote that would start one is dead";
+const CODE_NO_WORKER: i32 = -10;
 /// Worker number of a completion whose task never reached a worker.
 const NO_WORKER: u32 = u32::MAX;
 
@@ -118,6 +122,7 @@ pub(crate) struct Core {
     pub(crate) degraded: bool,
     policy: Policy,
     clock: Clock,
+    calendar: Calendar,
     inline_payload: usize,
     in_place_from: u64,
 }
@@ -193,6 +198,7 @@ impl Core {
             degraded: false,
             policy: config.policy,
             clock,
+            calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
         }
@@ -209,6 +215,9 @@ impl Core {
         if self.classes[options.class.index()].target == 0 {
             return Err(no_workers(options.class));
         }
+        if self.degraded && self.is_deserted(options.class) {
+            return Err(Error::Internal(NO_ZYGOTE.into()));
+        }
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&options.priority) {
             return Err(Error::invalid(format!(
                 "priority {} is not in -{MAX_PRIORITY}..={MAX_PRIORITY}",
@@ -224,14 +233,15 @@ impl Core {
         Ok(())
     }
 
-    /// Accepts a task whose payload is copied here. The caller announces it afterwards.
+    /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
+    /// the time of the submit, if the caller has read the clock (once for a batch).
     #[inline]
     pub(crate) fn submit_copy(
         &mut self,
         inputs: &HostInputs,
         payload: &[u8],
         options: &SubmitOptions,
-        now: u64,
+        now: Option<u64>,
     ) -> Result<TaskId> {
         self.check(options)?;
         if self.table.room() == 0 {
@@ -261,7 +271,6 @@ impl Core {
         block: Block,
         len: usize,
         options: &SubmitOptions,
-        now: u64,
     ) -> Result<TaskId> {
         self.check(options)?;
         self.accept(
@@ -270,7 +279,7 @@ impl Core {
                 block,
                 len: length(len),
             },
-            now,
+            None,
         )
     }
 
@@ -284,8 +293,20 @@ impl Core {
     }
 
     #[inline]
-    fn accept(&mut self, options: &SubmitOptions, payload: Payload, now: u64) -> Result<TaskId> {
-        let Some(index) = self.table.insert(options, payload, now, unix_ms()) else {
+    fn accept(
+        &mut self,
+        options: &SubmitOptions,
+        payload: Payload,
+        now: Option<u64>,
+    ) -> Result<TaskId> {
+        let unix_ms = match now {
+            Some(now) => self.calendar.unix_ms(self.clock, now),
+            None => unix_ms(),
+        };
+        let Some(index) = self
+            .table
+            .insert(options, payload, now.unwrap_or_default(), unix_ms)
+        else {
             return Err(self.full());
         };
         self.totals.submitted += 1;
@@ -300,6 +321,11 @@ impl Core {
             if self.degraded {
                 self.give_up(class);
             }
+        }
+        if now.is_none() {
+            // Read while the descriptor is on its way; the completion cannot be taken before,
+            // because that needs our lock.
+            self.table.get_mut(index).submitted = self.clock.now();
         }
         Ok(id)
     }
@@ -447,13 +473,17 @@ impl Core {
     /// Without the zygote: if the class has no worker any more, ends what waits for one.
     #[cold]
     fn give_up(&mut self, class: Class) {
-        let able = |lane: &Lane| matches!(lane.state, LaneState::Starting | LaneState::Ready);
-        if self.lanes().any(|lane| lane.class == class && able(lane)) {
+        if !self.is_deserted(class) {
             return;
         }
         while let Some(index) = self.classes[class.index()].central.pop() {
-            let text = "no worker is left, and the zygote, which could start one, is gone";
-            self.end(index, Outcome::Cancelled, 0, false, text.into());
+            self.end(
+                index,
+                Outcome::Failed,
+                CODE_NO_WORKER,
+                false,
+                NO_ZYGOTE.into(),
+            );
         }
     }
 
@@ -793,10 +823,17 @@ impl Core {
             .retain(|&w| w != worker);
         if lane.state == LaneState::Starting {
             lane.kill();
+            lane.state = LaneState::Leaving;
         } else {
             lane.recall();
+            lane.state = LaneState::Draining;
         }
-        lane.state = LaneState::Draining;
+    }
+
+    /// Whether a class has no worker that takes tasks or will.
+    fn is_deserted(&self, class: Class) -> bool {
+        let able = |lane: &Lane| matches!(lane.state, LaneState::Starting | LaneState::Ready);
+        !self.lanes().any(|lane| lane.class == class && able(lane))
     }
 
     /// Whether a class has fewer workers than it should.
@@ -879,18 +916,18 @@ struct Settle<'a> {
 impl Settle<'_> {
     #[inline]
     fn take(&mut self, index: u32, cell: &TaskSlot, sink: &mut impl Sink) {
-        let Some(raw) = cell.copy() else {
+        let Some(ending) = cell.ending() else {
             return self.suspects.push(index);
         };
-        if raw.kind == Kind::Returned {
+        if ending.kind == Kind::Returned {
             return self.returned(index);
         }
-        let Some(data) = self.data(&raw) else {
+        let Some(data) = self.data(cell, &ending) else {
             return self.suspects.push(index);
         };
         let entry = self.table.get_mut(index);
-        let run_ns = self.clock.ns(raw.end.saturating_sub(raw.start));
-        let outcome = match raw.kind {
+        let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
+        let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
@@ -899,10 +936,10 @@ impl Settle<'_> {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(raw.start.saturating_sub(entry.submitted)),
+            queued_ns: self.clock.ns(ending.start.saturating_sub(entry.submitted)),
             run_ns,
             outcome,
-            code: raw.code,
+            code: ending.code,
             worker: self.worker,
             attempt: entry.attempt + 1,
             by_signal: false,
@@ -927,12 +964,14 @@ impl Settle<'_> {
 
     /// The result, if what the worker says about it holds.
     #[inline]
-    fn data(&self, raw: &slot::Completion) -> Option<Data> {
-        if !raw.in_arena {
-            return (raw.len as usize <= INLINE_RESULT)
-                .then(|| Data::from_words(&raw.result, raw.len));
+    fn data(&self, cell: &TaskSlot, ending: &Ending) -> Option<Data> {
+        let len = ending.len;
+        if !ending.in_arena {
+            return (len as usize <= INLINE_RESULT).then(|| Data::from_slot(cell, len));
         }
-        let (offset, len) = (raw.result[0], raw.len);
+        let mut offset = [0];
+        cell.read_result(&mut offset);
+        let [offset] = offset;
         if u64::from(len) >= self.in_place_from {
             return Data::in_place(self.shared, self.incarnation, offset, len);
         }

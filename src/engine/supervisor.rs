@@ -37,6 +37,8 @@ const FIRST_RESULTS: u64 = 256 << 10;
 const STUCK_WHILE_FREE: Duration = Duration::from_millis(2);
 /// ... and for so long, in any case; or for some multiple of the usual service time.
 const STUCK: Duration = Duration::from_millis(10);
+/// While the engine stops: how long the zygote may owe an answer before it is killed.
+const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// Delays between failing starts of a worker.
@@ -170,8 +172,7 @@ impl Supervisor {
             }
             if core.phase == Phase::Stopped {
                 shared.notify(&mut core);
-                drop(core);
-                return self.leave();
+                return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
             self.publish(&core, timeout > TICK);
@@ -427,8 +428,15 @@ impl Supervisor {
                 }
                 _ => {}
             }
-            if core.kill_after.is_some_and(|t| now >= t) && !lane.killed {
+            let Some(kill_after) = core.kill_after else {
+                continue;
+            };
+            if now >= kill_after && !lane.killed {
                 lane.kill();
+            }
+            if now >= kill_after + ZYGOTE_GRACE && lane.process.is_none() && !core.degraded {
+                // A zygote that does not even answer; its death lets go of what it owes.
+                self.zygote.process.kill();
             }
         }
     }
@@ -628,16 +636,6 @@ impl Supervisor {
                 &self.shared.control,
             );
         }
-    }
-
-    /// The engine has stopped: so does the zygote.
-    fn leave(self) {
-        let _ = ToZygote::Quit.send(&self.zygote.socket, &[]);
-        if !self.zygote.process.wait_end(Duration::from_secs(2)) {
-            self.zygote.process.kill();
-            self.zygote.process.wait_end(Duration::from_secs(2));
-        }
-        self.zygote.process.reap();
     }
 }
 

@@ -53,11 +53,6 @@ impl Sleepers {
         // in `Signaller::due` between the worker's publication and its load of `H`.
         fence(Ordering::SeqCst);
     }
-
-    /// Whether any thread sleeps.
-    pub(crate) fn any(&self) -> bool {
-        self.asleep != 0
-    }
 }
 
 /// A worker's private end, shared by its threads.

@@ -198,15 +198,17 @@ impl HostLane {
     /// `None`, and the buffer as it was, if they do not lie in the mapping.
     pub(crate) fn read_result(&self, offset: u64, buffer: &mut [u8]) -> Option<()> {
         let aligned = offset & !7;
-        let mut skip = (offset - aligned) as usize;
+        let mut skip = usize::from(offset.to_le_bytes()[0] & 7);
         let span = (skip + buffer.len()).next_multiple_of(8);
         let start = self.up.range(RESULTS_OFFSET + aligned, span as u64)?;
         let start = start.cast::<AtomicU64>();
         let mut rest = buffer;
         for index in 0..span / 8 {
-            // SAFETY: the words from `start` on lie in the mapping (checked above), `start` is a
-            // multiple of 8 bytes from a page boundary, and the mapping lives as long as `self`.
-            let word = unsafe { start.add(index).as_ref() };
+            // SAFETY: the words from `start` on lie in the mapping (checked above).
+            let word = unsafe { start.add(index) };
+            // SAFETY: inside the mapping, a multiple of 8 bytes from a page boundary, an atomic,
+            // and the mapping lives as long as `self`.
+            let word = unsafe { word.as_ref() };
             // Relaxed: a worker that writes after publication harms only what it said itself.
             let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
             let bytes = &bytes[skip..];
@@ -229,7 +231,7 @@ impl HostLane {
         let _guard = lock(&self.releasing);
         // Relaxed: only written here, under the lock.
         let tail = down.released_tail.0.load(Ordering::Relaxed);
-        let cell = &down.released[(tail % RELEASES as u64) as usize];
+        let cell = &down.released[release_index(tail)];
         cell.store(offset, Ordering::Relaxed); // Relaxed: published by the tail.
         // Release: pairs with the acquire load in `WorkerLane::released`; also orders our reads
         // of the block before the worker's reuse of it.
@@ -343,9 +345,14 @@ impl WorkerLane {
         if load_acquire(&self.down().released_tail.0) == head {
             return None;
         }
-        let cell = &self.down().released[(head % RELEASES as u64) as usize];
+        let cell = &self.down().released[release_index(head)];
         Some(cell.load(Ordering::Relaxed)) // Relaxed: ordered after the load of the tail.
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a remainder of RELEASES")]
+fn release_index(position: u64) -> usize {
+    (position % RELEASES as u64) as usize
 }
 
 /// The words of a short payload or result as bytes, in memory order.

@@ -1,6 +1,7 @@
 //! The system calls, each behind a safe type, and the loom shim of atomics.
 
 pub(crate) mod futex;
+pub(crate) mod prefetch;
 pub(crate) mod sync;
 
 #[cfg(not(loom))]

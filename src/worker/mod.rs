@@ -10,5 +10,5 @@ pub(crate) mod task;
 pub(crate) mod watcher;
 pub(crate) mod zygote;
 
-pub use program::Worker;
+pub use program::{Assigned, Worker};
 pub use task::{Failure, Handler, Task, TaskResult};

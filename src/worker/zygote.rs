@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -30,6 +31,9 @@ const LANE_VARIABLE: &str = "MINIFLOW_LANE";
 const EXIT_JOIN: i32 = 70;
 /// Exit code of a worker whose program could not be executed, as in the shell.
 const EXIT_EXEC: i32 = 127;
+
+/// How long a zygote may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the workers of an engine run.
 #[derive(Clone)]
@@ -56,6 +60,18 @@ pub(crate) struct ZygoteLink {
     pub(crate) process: Process,
 }
 
+impl Drop for ZygoteLink {
+    /// Ends the zygote, which by then has no children that matter, and reaps it.
+    fn drop(&mut self) {
+        let _ = ToZygote::Quit.send(&self.socket, &[]);
+        if !self.process.wait_end(PATIENCE) {
+            self.process.kill();
+            self.process.wait_end(PATIENCE);
+        }
+        self.process.reap();
+    }
+}
+
 /// Forks the zygote of a new engine.
 pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
     let (ours, theirs) = Socket::pair()?;
@@ -71,7 +87,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
         Fork::Child => {
             drop(ours);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                Zygote::run(role, host, theirs, inherit)
+                Zygote::run(role, host, theirs, inherit);
             }));
             fork::exit(i32::from(outcome.is_err()));
         }
@@ -267,14 +283,14 @@ impl<'a> Zygote<'a> {
         }
         // Its socket closes while it is still dying. Only when it has ended is its name free: until
         // then the lock on it is held, and the name looks alive.
-        self.host.wait_end(std::time::Duration::from_secs(10));
-        if let Some(name) = self.name.take() {
-            if let Ok(name) = CString::new(name) {
-                control::unlink_name(&name);
-            }
+        self.host.wait_end(5 * PATIENCE);
+        if let Some(name) = self.name.take()
+            && let Ok(name) = CString::new(name)
+        {
+            control::unlink_name(&name);
         }
         for child in &self.children {
-            child.process.wait_end(std::time::Duration::from_secs(10));
+            child.process.wait_end(5 * PATIENCE);
         }
     }
 }

@@ -1,0 +1,1239 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+#ifndef MINIFLOW_H
+#define MINIFLOW_H
+
+/* Generated from src/ffi by `UPDATE_HEADER=1 cargo test --test header`. Do not edit. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** The version of the library that this header belongs to. */
+#define MF_VERSION_MAJOR 0
+#define MF_VERSION_MINOR 1
+#define MF_VERSION_PATCH 0
+#define MF_VERSION_STRING "0.1.0"
+
+/**
+ * The version of the binary interface, which is also the number in the library's SONAME. It goes
+ * up when a program that was built against an older header would no longer work.
+ */
+#define MF_ABI_VERSION 0
+
+/** Success. */
+#define MF_OK 0
+
+/**
+ * An argument is NULL, misaligned, unknown, stale or out of its range; mf_last_error() names it.
+ * Also the answer to every use of an engine in a forked child of its process.
+ */
+#define MF_E_INVALID (-1)
+
+/** A bounded resource is full now. Nothing was accepted: poll completions, or try again later. */
+#define MF_E_WOULD_BLOCK (-2)
+
+/** The time given for the call has passed. */
+#define MF_E_TIMEOUT (-3)
+
+/** A payload or a result is larger than the engine was configured for. */
+#define MF_E_TOO_LARGE (-4)
+
+/** No such task, or its completion was handed out already. */
+#define MF_E_NOT_FOUND (-5)
+
+/** The engine, or the worker's lane, is stopped. */
+#define MF_E_CLOSED (-6)
+
+/** The system has no memory for it. */
+#define MF_E_NO_MEMORY (-7)
+
+/** A system call failed; mf_last_error() says which and how. */
+#define MF_E_SYSTEM (-8)
+
+/** This kernel, or this version of the library, does not have the feature. */
+#define MF_E_UNSUPPORTED (-9)
+
+/**
+ * A bug of the library, or a worker that broke the protocol. Also the code of a task whose
+ * handler panicked.
+ */
+#define MF_E_INTERNAL (-10)
+
+/** Tasks that keep a processor busy. */
+#define MF_CPU_BOUND 0
+
+/** Tasks that mostly wait. */
+#define MF_IO_BOUND 1
+
+/** The handler returned 0. */
+#define MF_COMPLETED 0
+
+/** The handler returned something else, or failed the task. */
+#define MF_FAILED 1
+
+/** The worker died while it ran the task. */
+#define MF_CRASHED 2
+
+/** The task ran beyond its deadline. */
+#define MF_TIMED_OUT 3
+
+/** The task was cancelled. */
+#define MF_CANCELLED 4
+
+/** In mf_completion.flags: the code is the number of the signal that ended the worker. */
+#define MF_F_BY_SIGNAL 1
+
+/** In mf_completion.flags: the task died beside others and may not be the one to blame. */
+#define MF_F_COLLATERAL 2
+
+/** For mf_cancel: kill the worker if the task is running. Not supported in this version. */
+#define MF_CANCEL_KILL 1
+
+/** In mf_submit_opts.flags: start a failed task again. Not supported in this version. */
+#define MF_RETRY_FAILED 1
+
+/** In mf_submit_opts.flags: start a timed-out task again. Not supported in this version. */
+#define MF_RETRY_TIMEOUT 2
+
+/** In mf_worker_row.state: asked for, not ready. */
+#define MF_WORKER_STARTING 1
+
+/** In mf_worker_row.state: takes tasks. */
+#define MF_WORKER_READY 2
+
+/** In mf_worker_row.state: finishes what it runs and gets nothing new. */
+#define MF_WORKER_DRAINING 3
+
+/** In mf_worker_row.state: told to leave. */
+#define MF_WORKER_LEAVING 4
+
+/** In mf_task_info.state: not started. */
+#define MF_TASK_QUEUED 0
+
+/** In mf_task_info.state: started by a worker. */
+#define MF_TASK_RUNNING 1
+
+/** In mf_task_info.state: ended; its completion waits to be fetched. */
+#define MF_TASK_DONE 2
+
+/** The worker number of a task that no worker has, or that none ever had. */
+#define MF_NO_WORKER 4294967295
+
+/** In mf_config.dispatch_policy: the worker with the fewest tasks; the default. */
+#define MF_DISPATCH_LEAST_LOADED 0
+
+/** In mf_config.dispatch_policy: each worker in turn. */
+#define MF_DISPATCH_ROUND_ROBIN 1
+
+/** In mf_config.dispatch_policy: ask mf_config.dispatch. Not supported in this version. */
+#define MF_DISPATCH_CUSTOM 2
+
+/** In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default. */
+#define MF_SCALING_OFF 0
+
+/** In mf_config.scaling_policy: by load and thresholds. Not supported in this version. */
+#define MF_SCALING_DEFAULT 1
+
+/** In mf_config.scaling_policy: ask mf_config.scaling. Not supported in this version. */
+#define MF_SCALING_CUSTOM 2
+
+/** In mf_config.affinity: workers run on any processor; the default. */
+#define MF_AFFINITY_NONE 0
+
+/** In mf_config.affinity: spread workers over the processors. Not supported in this version. */
+#define MF_AFFINITY_SPREAD 1
+
+/** In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version. */
+#define MF_AFFINITY_LIST 2
+
+/** In mf_config.sandbox: workers gain no privileges. Not supported in this version. */
+#define MF_SANDBOX_NO_NEW_PRIVS 1
+
+/** In mf_config.sandbox: workers have resource limits. Not supported in this version. */
+#define MF_SANDBOX_RLIMITS 2
+
+/** In mf_config.sandbox: workers have a system call filter. Not supported in this version. */
+#define MF_SANDBOX_SECCOMP 4
+
+/**
+ * The host's end of a running engine: from mf_engine_start() to mf_engine_free(). A handle, not
+ * an address: it is never dereferenced, and a freed or made-up one is MF_E_INVALID. All threads
+ * of the process that started the engine may use it at once; a forked child may not.
+ */
+typedef struct mf_engine mf_engine;
+
+/**
+ * The task in hand, on the worker's side: valid until its handler returns, or until
+ * mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+ * lives as long as it. One thread at a time may use it, whichever that is.
+ */
+typedef struct mf_task mf_task;
+
+/**
+ * A worker program's end of its lane: from mf_worker_join() to mf_worker_leave(). A handle, like
+ * mf_engine. All threads of the program may use it at once; a forked child may not.
+ */
+typedef struct mf_worker mf_worker;
+
+/**
+ * The code that workers run for each task, in a forked child of the host, on several threads at
+ * once if its class has several. Returns 0 for a completed task; anything else is a failed task
+ * with that code. It must not throw a C++ exception or longjmp out.
+ */
+typedef int32_t (*mf_handler)(void *user, struct mf_task *task);
+
+/** The workers of one class. Part of mf_config, frozen: 32 bytes. */
+typedef struct mf_class_config {
+  /** Workers at the start and at least. */
+  uint32_t min_workers;
+  /** Workers at most, also by mf_resize(). */
+  uint32_t max_workers;
+  /** Threads of each worker, or tasks that a worker program may hold at a time. */
+  uint32_t threads;
+  /** Added to the workers' niceness, -20 to 19. Not supported if not 0. */
+  int32_t nice;
+  /** 0. */
+  uint32_t reserved[4];
+} mf_class_config;
+
+/** Which workers a task is for; each class has its own. An MF_*_BOUND constant. */
+typedef int32_t mf_class;
+
+/** One worker process. Rows are an array of a given element size; see mf_worker_stats(). */
+typedef struct mf_worker_row {
+  /** Set to the element size. */
+  uint32_t size;
+  /** The worker's number. */
+  uint32_t slot;
+  /** Its process; 0 while it is being started. */
+  uint32_t pid;
+  /** MF_CPU_BOUND or MF_IO_BOUND. */
+  mf_class task_class;
+  /** MF_WORKER_*. */
+  int32_t state;
+  /** Its threads. */
+  uint32_t threads;
+  /** Most tasks that it is given in advance at present, running ones included. */
+  uint32_t depth;
+  /** Tasks on it that are not started. */
+  uint32_t queued;
+  /** Tasks that it runs. */
+  uint32_t running;
+  /** Processor use in 1/1000 of one processor; 0: not measured in this version. */
+  uint32_t cpu_permille;
+  /** New for every process in the slot. */
+  uint64_t incarnation;
+  /** Tasks that it has ended, failed ones included. */
+  uint64_t completed;
+  /** Tasks that failed on it. */
+  uint64_t failed;
+  /** Tasks that crashed in this slot; 0: not counted in this version. */
+  uint64_t crashed;
+  /** Nanoseconds in handlers, over all threads. */
+  uint64_t busy_ns;
+  /** Average nanoseconds of a task. */
+  uint64_t service_ns;
+  /** Resident memory in bytes; 0: not measured in this version. */
+  uint64_t rss_bytes;
+} mf_worker_row;
+
+/** Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice. */
+typedef int32_t (*mf_dispatch_fn)(void *user,
+                                  mf_class task_class,
+                                  const struct mf_worker_row *rows,
+                                  size_t row_size,
+                                  size_t count);
+
+/** Counters of an engine. The caller sets size, mf_stats() the rest. */
+typedef struct mf_engine_stats {
+  /** The caller's sizeof(mf_engine_stats). */
+  uint32_t size;
+  /** 1 if no worker can be started any more, 0 if all is well. */
+  uint32_t degraded;
+  /** Tasks accepted, since the start. */
+  uint64_t submitted;
+  /** Tasks that completed. */
+  uint64_t completed;
+  /** Tasks that failed. */
+  uint64_t failed;
+  /** Tasks whose worker died. */
+  uint64_t crashed;
+  /** Tasks that ran beyond their deadline. */
+  uint64_t timed_out;
+  /** Tasks that were cancelled. */
+  uint64_t cancelled;
+  /** Submits that were refused because something was full. */
+  uint64_t would_block;
+  /** Tasks that a worker handed back unstarted because a long one had come up before them. */
+  uint64_t recalled;
+  /** Tasks that were on a dead worker, not started, and went to another. */
+  uint64_t redispatched;
+  /** Worker processes started. */
+  uint64_t spawned;
+  /** Worker processes that died unasked. */
+  uint64_t died;
+  /** Workers killed because their memory could not be trusted. */
+  uint64_t violations;
+  /** Tasks that wait in the central queues, now. */
+  uint64_t queued;
+  /** Tasks on workers, started or not, now. */
+  uint64_t on_workers;
+  /** Completions that nobody has fetched, now. */
+  uint64_t unpolled;
+  /** Workers that take tasks, now. */
+  uint64_t workers;
+  /** Bytes of the payload arena in use, now. */
+  uint64_t payload_bytes;
+  /** Bytes of the payload arena. */
+  uint64_t payload_capacity;
+} mf_engine_stats;
+
+/** Chooses how many workers a class should have; < 0 leaves that as it is. */
+typedef int32_t (*mf_scaling_fn)(void *user,
+                                 mf_class task_class,
+                                 const struct mf_engine_stats *stats,
+                                 uint32_t workers);
+
+/**
+ * The settings of an engine. Fill it by mf_config_init(), then change what should differ;
+ * nothing that it points to is needed after mf_engine_start(), except what `handler_user` means
+ * to the handler.
+ */
+typedef struct mf_config {
+  /** The caller's sizeof(mf_config). */
+  uint32_t size;
+  /** 0. */
+  uint32_t flags;
+  /**
+   * A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
+   * NULL = private.
+   */
+  const char *name;
+  /** The code that workers run, in forked children of this process; NULL with worker_argv. */
+  mf_handler handler;
+  /** The handler's first argument, as it is in the process at mf_engine_start(). */
+  void *handler_user;
+  /**
+   * A NULL-terminated list of strings: the program that workers execute, found in PATH, and
+   * its arguments. It joins by mf_worker_join(). NULL with handler.
+   */
+  const char *const *worker_argv;
+  /** Descriptors of this process to be left open in the workers, which else have 0 to 2. */
+  const int32_t *inherit_fds;
+  /** How many inherit_fds there are. */
+  size_t inherit_count;
+  /** By MF_CPU_BOUND and MF_IO_BOUND. */
+  struct mf_class_config classes[2];
+  /** Most tasks that are queued, running or not yet fetched, up to 2^20. */
+  uint32_t max_tasks;
+  /** MF_DISPATCH_*. */
+  int32_t dispatch_policy;
+  /** Longest payload in bytes that travels in the descriptor, at most 40. */
+  uint32_t inline_payload;
+  /** Longest result in bytes that travels in the task slot, at most 152. */
+  uint32_t inline_result;
+  /** Bytes of shared memory for longer payloads, allocated as needed. */
+  uint64_t payload_arena;
+  /** Bytes of shared memory per worker for longer results, allocated as needed. */
+  uint64_t result_arena;
+  /** Largest payload in bytes. */
+  uint64_t max_payload;
+  /** Largest result in bytes. */
+  uint64_t max_result;
+  /**
+   * Results from this many bytes on are read where the worker wrote them, and hold its result
+   * memory until they are released; shorter ones are copied.
+   */
+  uint64_t in_place_from;
+  /** Nanoseconds that a waiting thread may spin before it sleeps; 0 never spins. */
+  int64_t spin_ns;
+  /** Nanoseconds that a worker's reply waits for result memory before it fails. */
+  int64_t reply_wait_ns;
+  /** Nanoseconds that mf_engine_start() waits for the workers. */
+  int64_t start_timeout_ns;
+  /**
+   * Nanoseconds that running tasks have, after the drain of mf_engine_stop(), before their
+   * workers are killed.
+   */
+  int64_t stop_grace_ns;
+  /** For MF_DISPATCH_CUSTOM. */
+  mf_dispatch_fn dispatch;
+  /** Its first argument. */
+  void *dispatch_user;
+  /** For MF_SCALING_CUSTOM. */
+  mf_scaling_fn scaling;
+  /** Its first argument. */
+  void *scaling_user;
+  /**
+   * Nanoseconds between two looks at the load; this and the other scaling_* thresholds: 0 = the
+   * default, not supported if not 0.
+   */
+  int64_t scaling_interval_ns;
+  /** Grow if a task waits longer than this many nanoseconds. */
+  int64_t scaling_max_wait_ns;
+  /** Least nanoseconds between two changes. */
+  int64_t scaling_cooldown_ns;
+  /** MF_SCALING_*. */
+  int32_t scaling_policy;
+  /** Grow if a class has more tasks per thread than this, in 1/1000, on average ... */
+  uint32_t scaling_load_permille;
+  /** ... or any of its workers has more than this. */
+  uint32_t scaling_peak_permille;
+  /** Do not grow if the processors are busier than this, in 1/1000. */
+  uint32_t scaling_cpu_permille;
+  /** Shrink after so many idle looks in a row. */
+  uint32_t scaling_idle_looks;
+  /** MF_AFFINITY_*. */
+  int32_t affinity;
+  /** For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. */
+  const uint32_t *affinity_cpus;
+  /** How many affinity_cpus there are. */
+  size_t affinity_count;
+  /** Replace a worker after so many tasks; 0 = never. Not supported if not 0. */
+  uint64_t recycle_tasks;
+  /** Replace a worker that grows beyond so many bytes; 0 = never. Not supported if not 0. */
+  uint64_t recycle_rss;
+  /** Longest run of tasks that do not say; <= 0 = none. Not supported if > 0. */
+  int64_t default_deadline_ns;
+  /** Starts of tasks that do not say; 0 or 1 = at most once. Not supported if above 1. */
+  uint32_t default_attempts;
+  /** MF_SANDBOX_* bits; 0 = none. */
+  uint32_t sandbox;
+} mf_config;
+
+/** The identity of an accepted task: a UUIDv7, big-endian as in RFC 9562. Frozen: 16 bytes. */
+typedef struct mf_task_id {
+  /** The 16 bytes. */
+  uint8_t bytes[16];
+} mf_task_id;
+
+/** Where a task is. The caller sets size, mf_task_state() the rest. */
+typedef struct mf_task_info {
+  /** The caller's sizeof(mf_task_info). */
+  uint32_t size;
+  /** MF_TASK_*. */
+  int32_t state;
+  /** The worker that runs it; MF_NO_WORKER unless it is running. */
+  uint32_t worker;
+  /** 0. */
+  uint32_t reserved0;
+  /** Nanoseconds since its start; 0 unless it is running. */
+  int64_t elapsed_ns;
+  /** The handler's last report, mf_task_progress(): how far. */
+  uint64_t progress_done;
+  /** Of how much; 0 = not known. */
+  uint64_t progress_total;
+} mf_task_info;
+
+/** What a submitter may say about a task; see mf_submit_opts_init(). */
+typedef struct mf_submit_opts {
+  /** The caller's sizeof(mf_submit_opts). */
+  uint32_t size;
+  /** MF_CPU_BOUND or MF_IO_BOUND. */
+  mf_class task_class;
+  /** Tasks of higher priority leave the central queue first: -3 to 3. */
+  int32_t priority;
+  /** MF_RETRY_* bits. */
+  uint32_t flags;
+  /** Comes back with the completion, untouched. */
+  uint64_t user_data;
+  /** The caller's own id: travels to the worker, to logs and texts of crashes. Zeros = none. */
+  uint8_t label[16];
+  /** Longest run in nanoseconds; 0 = the engine's default, < 0 = none. Not supported if > 0. */
+  int64_t deadline_ns;
+  /** Tasks with the same key run on the same worker; 0 = none. Not supported if not 0. */
+  uint64_t sticky_key;
+  /**
+   * Starts that the task allows, 1 = at most once; 0 = the engine's default. Not supported if
+   * above 1.
+   */
+  uint32_t max_attempts;
+  /** 0. */
+  uint32_t reserved0;
+} mf_submit_opts;
+
+/** One task of a batch. Clear it (memset, or = {0}) before setting fields. */
+typedef struct mf_submission {
+  /** 0, or the same as the element size given to mf_submit_batch(). */
+  uint32_t size;
+  /** 0. */
+  uint32_t reserved0;
+  /** The payload, copied at submit; may be NULL if len is 0. */
+  const void *payload;
+  /** Bytes at payload. */
+  size_t len;
+  /** Options, which many submissions may share; NULL = defaults. */
+  const struct mf_submit_opts *opts;
+  /** Comes back with the completion, instead of opts->user_data; 0 = the one in opts. */
+  uint64_t user_data;
+} mf_submission;
+
+/** Payload memory on loan from an engine. The caller sets size, mf_loan() the rest. */
+typedef struct mf_loan_buf {
+  /** The caller's sizeof(mf_loan_buf). */
+  uint32_t size;
+  /** 0. */
+  uint32_t reserved0;
+  /** Where to write the payload. */
+  void *ptr;
+  /** Bytes at ptr. */
+  size_t len;
+  /** For mf_submit_loaned() and mf_loan_drop(). */
+  uint64_t handle;
+} mf_loan_buf;
+
+/** How a task ended: MF_COMPLETED to MF_CANCELLED. */
+typedef int32_t mf_outcome;
+
+/** The end of one task. Frozen: 128 bytes. */
+typedef struct mf_completion {
+  /** The id that submitting returned. */
+  struct mf_task_id id;
+  /** As given at submit. */
+  uint64_t user_data;
+  /** How it ended. */
+  mf_outcome outcome;
+  /** What the handler returned; after a crash the exit code, or the signal with MF_F_BY_SIGNAL. */
+  int32_t code;
+  /** MF_F_* bits. */
+  uint32_t flags;
+  /** Slot of the worker that ran it last; MF_NO_WORKER if none did. */
+  uint32_t worker;
+  /** 1 = ended in its first start, 0 = never started. */
+  uint32_t attempt;
+  /** 0. */
+  uint32_t reserved0;
+  /**
+   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
+   * NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+   * change if that worker misbehaves.
+   */
+  const void *data;
+  /** Bytes at data. */
+  size_t len;
+  /** Nanoseconds from submit to the last start. */
+  int64_t queued_ns;
+  /** Nanoseconds from the last start to the end. */
+  int64_t run_ns;
+  /** For mf_completion_release(); 0 if there is nothing to release. */
+  uint64_t handle;
+  /** 0. */
+  uint64_t reserved[5];
+} mf_completion;
+
+/** A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version. */
+typedef struct mf_zygote_request {
+  /** The caller's sizeof(mf_zygote_request). */
+  uint32_t size;
+  /** The number of the worker to be forked. */
+  uint32_t worker;
+  /** The incarnation of that worker. */
+  uint64_t incarnation;
+} mf_zygote_request;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Fills `cfg` with the defaults, which differ with the machine: as many CPU-bound workers as
+ * there are processors, one IO-bound worker, no handler.
+ *
+ * - `cfg`: is written, at most `size` bytes.
+ * - `size`: the caller's sizeof(mf_config).
+ *
+ * Returns MF_OK, or MF_E_INVALID for NULL or a size that no version of mf_config has. Any thread,
+ * also in a forked child. Since 0.1.
+ *
+ * Pointers:
+ * `cfg` is NULL or valid for writes of `size` bytes.
+ */
+int32_t mf_config_init(struct mf_config *cfg, size_t size);
+
+/**
+ * The name of an error code, such as "MF_E_TIMEOUT"; "MF_E_UNKNOWN" for any other number. A
+ * positive count is not an error: ask only for negative values and 0.
+ *
+ * Returns a static string. Any thread, also in a forked child. Since 0.1.
+ */
+const char *mf_error_name(int32_t error);
+
+/**
+ * What went wrong in the calling thread's last call that failed, as UTF-8 text; an empty string
+ * if none has. Calls that succeed leave it alone.
+ *
+ * Returns a string that is valid until the same thread's next failing call. Any thread, also in a
+ * forked child. Since 0.1.
+ */
+const char *mf_last_error(void);
+
+/**
+ * The version of the binary interface of the library that is loaded; compare it with
+ * MF_ABI_VERSION of the header.
+ *
+ * Any thread, also in a forked child. Since 0.1.
+ */
+uint32_t mf_abi_version(void);
+
+/**
+ * Starts an engine; returns when the minimum of workers is ready.
+ *
+ * - `cfg`: the settings, with a handler or a worker program.
+ * - `engine`: receives the handle, to be freed by mf_engine_free(); NULL with every error.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: NULL, or a bad setting, which mf_last_error() names, or a name in use;
+ * - MF_E_UNSUPPORTED: a setting that this version does not have, or a kernel that lacks something;
+ * - MF_E_TIMEOUT: the workers are not ready within mf_config.start_timeout_ns;
+ * - MF_E_SYSTEM, MF_E_NO_MEMORY: the system refuses.
+ *
+ * Forks a process that later forks the workers: they see this process's memory as it is now. If
+ * this process has other threads, a handler may use malloc, but no lock that another thread holds
+ * now. Start engines early. Any thread; also in a forked child, which cannot use its parent's
+ * engines but can have its own. Since 0.1.
+ *
+ * Pointers:
+ * `cfg` is NULL or valid for as many bytes as its size says, and its pointers are what its
+ * comments say; `engine` is NULL or valid for a write.
+ */
+int32_t mf_engine_start(const struct mf_config *cfg, struct mf_engine **engine);
+
+/**
+ * Stops an engine: refuses new tasks, lets those that were accepted finish for at most
+ * `drain_ns`, then cancels the rest, killing workers that do not listen after
+ * mf_config.stop_grace_ns. Each task still has its completion, which can be fetched until
+ * mf_engine_free().
+ *
+ * - `engine`: the engine.
+ * - `drain_ns`: nanoseconds; < 0 for as long as it takes, 0 not at all.
+ *
+ * Returns MF_OK, or
+ * - MF_E_CLOSED: it was stopped before, or is being stopped;
+ * - MF_E_INVALID: not an engine.
+ *
+ * Waits. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_engine_stop(struct mf_engine *engine, int64_t drain_ns);
+
+/**
+ * Frees an engine; stops it first, without a drain, if that was not done. Completions that were
+ * not fetched are lost. Results that were not released, and loans, stay valid until they are.
+ *
+ * - `engine`: the engine; NULL is allowed and does nothing. It is stale afterwards.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a handle that is no engine, or was freed already.
+ *
+ * Calls of other threads on this engine end first, waiting ones with MF_E_CLOSED or what they
+ * waited for. Any thread. Forked child: MF_E_INVALID, and the parent's engine goes on. Since 0.1.
+ */
+int32_t mf_engine_free(struct mf_engine *engine);
+
+/**
+ * Asks for a task to be cancelled. A queued task is; a running one is told, mf_task_cancelled().
+ * What became of it, its completion says.
+ *
+ * - `engine`: the engine.
+ * - `id`: the task.
+ * - `flags`: 0, or MF_CANCEL_KILL.
+ *
+ * Returns MF_OK, or
+ * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
+ * - MF_E_INVALID: not an engine, NULL, or unknown flags;
+ * - MF_E_UNSUPPORTED: MF_CANCEL_KILL, in this version.
+ *
+ * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `id` is NULL or valid for a read.
+ */
+int32_t mf_cancel(struct mf_engine *engine, const struct mf_task_id *id, uint32_t flags);
+
+/**
+ * Where a task is: queued, running (on which worker, since when, how far), or done.
+ *
+ * - `engine`: the engine.
+ * - `id`: the task.
+ * - `state`: receives the answer; its `size` is set by the caller.
+ *
+ * Returns MF_OK, or
+ * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
+ * - MF_E_INVALID: not an engine, NULL, or a size that no version of mf_task_info has.
+ *
+ * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `id` is NULL or valid for a read, `state` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_task_state(struct mf_engine *engine,
+                      const struct mf_task_id *id,
+                      struct mf_task_info *state);
+
+/**
+ * A descriptor for the host's own loop (epoll, poll, select): readable, level-triggered, when
+ * completions may be waiting. It belongs to the engine, which closes it in mf_engine_free().
+ *
+ * Never read it: call mf_poll() with a timeout of 0 until it returns 0. Edge-triggered loops must
+ * do so before every wait.
+ *
+ * - `engine`: the engine.
+ *
+ * Returns the descriptor, the same every time, or
+ * - MF_E_SYSTEM: none can be made;
+ * - MF_E_INVALID: not an engine.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_event_fd(struct mf_engine *engine);
+
+/**
+ * Sets how many workers a class has. More are started; fewer leave when they have finished what
+ * they run, and what waits on them goes to others.
+ *
+ * - `engine`: the engine.
+ * - `task_class`: MF_CPU_BOUND or MF_IO_BOUND.
+ * - `workers`: up to mf_class_config.max_workers.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: not an engine, an unknown class, too many, or none while the class has tasks;
+ * - MF_E_CLOSED: the engine is stopped.
+ *
+ * Does not wait for them. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_resize(struct mf_engine *engine, mf_class task_class, uint32_t workers);
+
+/**
+ * Fills `opts` with the defaults: CPU-bound, priority 0, at most once, nothing else.
+ *
+ * - `opts`: is written, at most `size` bytes.
+ * - `size`: the caller's sizeof(mf_submit_opts).
+ *
+ * Returns MF_OK, or MF_E_INVALID for NULL or a size that no version of mf_submit_opts has. Any
+ * thread, also in a forked child. Since 0.1.
+ *
+ * Pointers:
+ * `opts` is NULL or valid for writes of `size` bytes.
+ */
+int32_t mf_submit_opts_init(struct mf_submit_opts *opts, size_t size);
+
+/**
+ * Submits a task; the payload is copied.
+ *
+ * - `engine`: the engine.
+ * - `payload`, `len`: the payload in bytes; `payload` may be NULL if `len` is 0.
+ * - `opts`: options; NULL = defaults.
+ * - `id`: receives the task's id; NULL = not wanted.
+ *
+ * Returns MF_OK, or
+ * - MF_E_WOULD_BLOCK: mf_config.max_tasks are in flight or not fetched, or the payload arena is
+ *   full;
+ * - MF_E_TOO_LARGE: more than mf_config.max_payload;
+ * - MF_E_CLOSED: the engine is stopped;
+ * - MF_E_INVALID: not an engine, NULL with a length, bad options, or a class without workers;
+ * - MF_E_UNSUPPORTED: an option that this version does not have;
+ * - MF_E_NO_MEMORY: the system has none.
+ *
+ * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `payload` is NULL or valid for reads of `len` bytes, `opts` is NULL or valid for as many bytes
+ * as its size says, `id` is NULL or valid for a write.
+ */
+int32_t mf_submit(struct mf_engine *engine,
+                  const void *payload,
+                  size_t len,
+                  const struct mf_submit_opts *opts,
+                  struct mf_task_id *id);
+
+/**
+ * mf_submit() that waits for room.
+ *
+ * - `timeout_ns`: nanoseconds to wait; < 0 for ever, 0 not at all. The other arguments are those
+ *   of mf_submit().
+ *
+ * Returns MF_OK, or the errors of mf_submit(), and MF_E_TIMEOUT: there was no room in time.
+ * MF_E_WOULD_BLOCK comes at once when all room is held by completions that are ready for the
+ * caller to fetch, or by payloads on loan: waiting would never end.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * As for mf_submit().
+ */
+int32_t mf_submit_wait(struct mf_engine *engine,
+                       const void *payload,
+                       size_t len,
+                       const struct mf_submit_opts *opts,
+                       struct mf_task_id *id,
+                       int64_t timeout_ns);
+
+/**
+ * Submits several tasks with one announcement to the workers; the payloads are copied.
+ *
+ * - `engine`: the engine.
+ * - `subs`: the submissions, an array of elements of `sub_size` bytes.
+ * - `sub_size`: the caller's sizeof(mf_submission).
+ * - `count`: the length of the array.
+ * - `ids`: receives the ids of those that were accepted; NULL = not wanted.
+ *
+ * Returns how many were accepted, which are the first ones. If there are some and not even the
+ * first was accepted, its error, as for mf_submit(). MF_E_INVALID also for a `sub_size` that no
+ * version of mf_submission has.
+ *
+ * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `subs` is NULL or valid for reads of `count * sub_size` bytes, what they point to is as for
+ * mf_submit(), `ids` is NULL or valid for writes of `count` elements.
+ */
+int32_t mf_submit_batch(struct mf_engine *engine,
+                        const struct mf_submission *subs,
+                        size_t sub_size,
+                        size_t count,
+                        struct mf_task_id *ids);
+
+/**
+ * Room for a payload in shared memory, to be written in place and submitted without a copy. Its
+ * bytes are undefined at first. The loan holds room of the payload arena until mf_submit_loaned()
+ * or mf_loan_drop(), also beyond mf_engine_free().
+ *
+ * - `engine`: the engine.
+ * - `len`: bytes.
+ * - `buf`: receives the loan; its `size` is set by the caller.
+ *
+ * Returns MF_OK, or
+ * - MF_E_WOULD_BLOCK: the payload arena is full;
+ * - MF_E_TOO_LARGE: more than mf_config.max_payload;
+ * - MF_E_CLOSED: the engine is stopped;
+ * - MF_E_INVALID: not an engine, NULL, or a size that no version of mf_loan_buf has;
+ * - MF_E_NO_MEMORY: the system has none.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_loan(struct mf_engine *engine, size_t len, struct mf_loan_buf *buf);
+
+/**
+ * Submits a payload on loan, without a copy. After MF_OK the memory is the task's: neither read
+ * nor write it, and do not drop the loan. After an error the loan is as before.
+ *
+ * - `engine`: the engine that lent it.
+ * - `buf`: the loan; it is not changed.
+ * - `opts`, `id`: as for mf_submit().
+ *
+ * Returns MF_OK, or the errors of mf_submit(); MF_E_INVALID also for a loan that was submitted or
+ * dropped already, or that another engine gave. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * As for mf_submit() and mf_loan(); nobody writes the payload any more.
+ */
+int32_t mf_submit_loaned(struct mf_engine *engine,
+                         const struct mf_loan_buf *buf,
+                         const struct mf_submit_opts *opts,
+                         struct mf_task_id *id);
+
+/**
+ * Gives a loan back without submitting it.
+ *
+ * - `engine`: is not looked at, and may be NULL.
+ * - `buf`: the loan; it is not changed. A handle of 0 is none: nothing happens.
+ *
+ * Returns MF_OK, or MF_E_INVALID for NULL or a loan that was submitted or dropped already. Any
+ * thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for as many bytes as its size says; nobody uses its memory any more.
+ */
+int32_t mf_loan_drop(struct mf_engine *engine, const struct mf_loan_buf *buf);
+
+/**
+ * Fetches completions: up to `max`, in no particular order.
+ *
+ * - `engine`: the engine; also after mf_engine_stop().
+ * - `completions`: receives them.
+ * - `max`: how many there is room for; 0 is no error.
+ * - `timeout_ns`: nanoseconds to wait for the first one; < 0 for ever, 0 not at all.
+ *
+ * Returns how many there were; 0 means that none came in time. Each whose `handle` is not 0 holds
+ * memory until mf_completion_release(). Errors:
+ * - MF_E_INVALID: not an engine, or `completions` is NULL or misaligned;
+ * - MF_E_CLOSED: the engine is stopped, every completion was fetched, and `timeout_ns` is < 0.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `completions` is NULL or valid for writes of `max` elements.
+ */
+int32_t mf_poll(struct mf_engine *engine,
+                struct mf_completion *completions,
+                size_t max,
+                int64_t timeout_ns);
+
+/**
+ * Waits for the completion of one task, which then never comes out of mf_poll().
+ *
+ * - `engine`: the engine.
+ * - `id`: the task.
+ * - `completion`: receives its completion.
+ * - `timeout_ns`: nanoseconds to wait; < 0 for ever, 0 not at all. After a time-out mf_poll() gets
+ *   the completion, unless it is waited for again.
+ *
+ * Returns MF_OK, or
+ * - MF_E_TIMEOUT: it did not end in time;
+ * - MF_E_NOT_FOUND, at once: no such task, or its completion was handed out;
+ * - MF_E_INVALID: not an engine, NULL, or another thread waits for the same task.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `id` is NULL or valid for a read, `completion` is NULL or valid for a write.
+ */
+int32_t mf_wait(struct mf_engine *engine,
+                const struct mf_task_id *id,
+                struct mf_completion *completion,
+                int64_t timeout_ns);
+
+/**
+ * Gives the result of a completion back: its `data` is gone afterwards. Completions with a
+ * `handle` of 0 have nothing to give back; releasing them is allowed and does nothing.
+ *
+ * - `engine`: is not looked at, and may be NULL: results outlive the engine, and may be released
+ *   after mf_engine_free().
+ * - `completion`: as mf_poll() or mf_wait() filled it, or a copy. It is not changed.
+ *
+ * Returns MF_OK, or MF_E_INVALID for NULL or a completion that was released already. Any thread.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `completion` is NULL or valid for a read; nobody reads its `data` any more.
+ */
+int32_t mf_completion_release(struct mf_engine *engine, const struct mf_completion *completion);
+
+/**
+ * mf_completion_release() for an array, at less cost.
+ *
+ * - `engine`: is not looked at, and may be NULL.
+ * - `completions`: the array; it is not changed.
+ * - `count`: its length.
+ *
+ * Returns MF_OK, or MF_E_INVALID if `completions` is NULL while `count` is not 0, or if some of
+ * them had been released already; the others are released. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `completions` is NULL or valid for reads of `count` elements; nobody reads their `data` any
+ * more.
+ */
+int32_t mf_completion_release_batch(struct mf_engine *engine,
+                                    const struct mf_completion *completions,
+                                    size_t count);
+
+/**
+ * Counters of an engine.
+ *
+ * - `engine`: the engine; also after mf_engine_stop().
+ * - `stats`: receives them; its `size` is set by the caller.
+ *
+ * Returns MF_OK, or MF_E_INVALID: not an engine, NULL, or a size that no version of
+ * mf_engine_stats has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `stats` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_stats(struct mf_engine *engine, struct mf_engine_stats *stats);
+
+/**
+ * One row for each worker process.
+ *
+ * - `engine`: the engine.
+ * - `rows`: receives the rows, an array of elements of `row_size` bytes; may be NULL if `max` is 0.
+ * - `row_size`: the caller's sizeof(mf_worker_row).
+ * - `max`: the length of the array.
+ *
+ * Returns how many workers there are: if that is more than `max`, only the first `max` rows were
+ * written. Or MF_E_INVALID: not an engine, NULL, or a size that no version of mf_worker_row has.
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `rows` is NULL or valid for writes of `max * row_size` bytes.
+ */
+int32_t mf_worker_stats(struct mf_engine *engine,
+                        struct mf_worker_row *rows,
+                        size_t row_size,
+                        size_t max);
+
+/**
+ * What the engine's parts do, as JSON: an object with the engine's state, counters, classes and
+ * workers.
+ *
+ * - `engine`: the engine.
+ * - `buf`: receives as much of the text as fits, cut at a character, and a NUL; may be NULL if
+ *   `cap` is 0.
+ * - `cap`: bytes at `buf`.
+ *
+ * Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+ * `cap`. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID.
+ * Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for writes of `cap` bytes.
+ */
+int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
+
+/**
+ * The engine's counters in the text format of Prometheus.
+ *
+ * - `engine`, `buf`, `cap`: as for mf_status_json().
+ *
+ * Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
+ * child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for writes of `cap` bytes.
+ */
+int32_t mf_metrics_text(struct mf_engine *engine, char *buf, size_t cap);
+
+/**
+ * The payload of the task in hand, read in place.
+ *
+ * - `task`: the task in hand.
+ * - `len`: receives the payload's bytes.
+ *
+ * Returns the payload, which is read-only and stays until the task ends; not NULL, also if it is
+ * empty. NULL if `task` is not a task in hand or `len` is NULL (MF_E_INVALID for
+ * mf_last_error()). One thread at a time for one task. Forked child: NULL. Since 0.1.
+ *
+ * Pointers:
+ * `len` is NULL or valid for a write.
+ */
+const void *mf_task_payload(const struct mf_task *task, size_t *len);
+
+/**
+ * The id of the task in hand, as mf_submit() gave it to the host.
+ *
+ * - `task`: the task in hand.
+ * - `id`: receives it.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a stale task or NULL. One thread at a time for one task.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `id` is NULL or valid for a write.
+ */
+int32_t mf_task_get_id(const struct mf_task *task, struct mf_task_id *id);
+
+/**
+ * The submitter's own id for the task in hand, mf_submit_opts.label; zeros if none was given.
+ *
+ * - `task`: the task in hand.
+ * - `label`: receives 16 bytes.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a stale task or NULL. One thread at a time for one task.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `label` is NULL or valid for a write of 16 bytes.
+ */
+int32_t mf_task_get_label(const struct mf_task *task, uint8_t *label);
+
+/**
+ * 1 in the first start of the task in hand, 2 in the second, and so on; 0 if it is not a task in
+ * hand (MF_E_INVALID for mf_last_error()). One thread at a time for one task. Forked child: 0.
+ * Since 0.1.
+ */
+uint32_t mf_task_attempt(const struct mf_task *task);
+
+/**
+ * The number that the submitter gave as mf_submit_opts.user_data; 0 if it is not a task in hand
+ * (MF_E_INVALID for mf_last_error()). One thread at a time for one task. Forked child: 0.
+ * Since 0.1.
+ */
+uint64_t mf_task_user_data(const struct mf_task *task);
+
+/**
+ * Sets the result of the task in hand, copying it. A second reply replaces the first; a failure
+ * replaces them all.
+ *
+ * - `task`: the task in hand.
+ * - `data`, `len`: the result in bytes; `data` may be NULL if `len` is 0.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: a stale task, or NULL with a length;
+ * - MF_E_TOO_LARGE: more than mf_config.max_result;
+ * - MF_E_NO_MEMORY: the host holds all of this worker's result memory for longer than
+ *   mf_config.reply_wait_ns, for which this call waits.
+ *
+ * One thread at a time for one task. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes.
+ */
+int32_t mf_task_reply(struct mf_task *task, const void *data, size_t len);
+
+/**
+ * Room for a result of the task in hand, to be written in place: saves the copy of
+ * mf_task_reply(). Its bytes are undefined at first.
+ *
+ * - `task`: the task in hand.
+ * - `len`: bytes.
+ * - `buf`: receives the address, valid until the task ends or is replied to again.
+ *
+ * Returns MF_OK, or the errors of mf_task_reply(), with `*buf` NULL. One thread at a time for one
+ * task. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for a write.
+ */
+int32_t mf_task_reply_buf(struct mf_task *task, size_t len, void **buf);
+
+/**
+ * Makes the task in hand fail when it ends, whatever its handler returns or mf_task_finish() is
+ * given.
+ *
+ * - `task`: the task in hand.
+ * - `code`: comes back as mf_completion.code; not 0.
+ * - `text`: a string for people, which comes back as mf_completion.data; NULL = none. Bytes that
+ *   are not UTF-8 are replaced.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a stale task or a code of 0. One thread at a time for one
+ * task. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `text` is NULL or a NUL-terminated string.
+ */
+int32_t mf_task_fail(struct mf_task *task, int32_t code, const char *text);
+
+/**
+ * Tells whoever asks mf_task_state() how far the task in hand is. Cheap.
+ *
+ * - `task`: the task in hand.
+ * - `done`, `total`: in units of the task's own; a `total` of 0 means that it is not known.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a stale task. One thread at a time for one task. Forked
+ * child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_task_progress(struct mf_task *task, uint64_t done, uint64_t total);
+
+/**
+ * Whether the host asked for the task in hand to be cancelled: it should then return soon, with a
+ * code of its own or mf_task_fail(). Cheap.
+ *
+ * Returns 1 or 0, or MF_E_INVALID for a stale task. One thread at a time for one task. Forked
+ * child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_task_cancelled(const struct mf_task *task);
+
+/**
+ * Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
+ * mf_task_payload() and mf_task_reply_buf() gave.
+ *
+ * - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
+ * - `code`: 0 = completed, anything else = failed with that code.
+ *
+ * Returns MF_OK, or MF_E_INVALID for a stale task or a handler's. Any thread, not only the one
+ * that took the task. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * No other thread uses the task during this call.
+ */
+int32_t mf_task_finish(struct mf_task *task, int32_t code);
+
+/**
+ * Joins the lane that this program inherited from the engine that started it
+ * (mf_config.worker_argv). Once per process; the engine sends tasks from then on.
+ *
+ * - `worker`: receives the handle.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: NULL, or the process was not started by an engine, or it has joined already;
+ * - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
+ * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
+ *
+ * Starts a small thread, which ends this process if the host dies. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `worker` is NULL or valid for a write.
+ */
+int32_t mf_worker_join(struct mf_worker **worker);
+
+/**
+ * Takes the next task. Threads may wait here side by side.
+ *
+ * - `worker`: the joined lane.
+ * - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
+ *   error.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Returns MF_OK, or
+ * - MF_E_TIMEOUT: none came in time;
+ * - MF_E_CLOSED: the engine wants no more of this worker: finish what is in hand and leave;
+ * - MF_E_WOULD_BLOCK: as many tasks are in hand as mf_worker_concurrency() says;
+ * - MF_E_INVALID: not a worker, or NULL.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `task` is NULL or valid for a write.
+ */
+int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
+
+/**
+ * How many tasks this program may hold at a time: mf_class_config.threads.
+ *
+ * Returns the number, or MF_E_INVALID if `worker` is not a worker. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_concurrency(const struct mf_worker *worker);
+
+/**
+ * The number of this worker in its engine, as in mf_completion.worker.
+ *
+ * Returns the number, or MF_E_INVALID if `worker` is not a worker. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_slot(const struct mf_worker *worker);
+
+/**
+ * Gives up the lane: no more tasks are taken. The program should finish what it has in hand, which
+ * is still possible, and exit soon: what the engine had sent in advance goes to another worker
+ * then. `worker` is stale afterwards.
+ *
+ * Returns MF_OK, also for NULL, or MF_E_INVALID if `worker` is not a worker or has left already.
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_leave(struct mf_worker *worker);
+
+/**
+ * For a language runtime's own zygote: receives a request to fork a worker.
+ *
+ * - `fd`: the socket that the runtime was given.
+ * - `request`: receives the request; its `size` is set by the caller.
+ *
+ * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ *
+ * Pointers:
+ * `request` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_zygote_recv(int32_t fd, struct mf_zygote_request *request);
+
+/**
+ * For a language runtime's own zygote: answers a request with the process that it forked.
+ *
+ * - `fd`: the socket that the runtime was given.
+ * - `request`: the request that is answered.
+ * - `pid`: the new process.
+ *
+ * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ *
+ * Pointers:
+ * `request` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_zygote_reply(int32_t fd, const struct mf_zygote_request *request, int64_t pid);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MINIFLOW_H */

@@ -1,0 +1,453 @@
+//! The settings of an engine, from C.
+
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+use std::time::Duration;
+
+use crate::config::{Builder, Config, Policy};
+use crate::error::{Error, Result};
+use crate::ffi::error::guard;
+use crate::ffi::handler::ForeignHandler;
+use crate::ffi::sized;
+use crate::ffi::types::*;
+use crate::task::Class;
+
+/// In mf_config.dispatch_policy: the worker with the fewest tasks; the default.
+pub const MF_DISPATCH_LEAST_LOADED: i32 = 0;
+/// In mf_config.dispatch_policy: each worker in turn.
+pub const MF_DISPATCH_ROUND_ROBIN: i32 = 1;
+/// In mf_config.dispatch_policy: ask mf_config.dispatch. Not supported in this version.
+pub const MF_DISPATCH_CUSTOM: i32 = 2;
+
+/// In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default.
+pub const MF_SCALING_OFF: i32 = 0;
+/// In mf_config.scaling_policy: by load and thresholds. Not supported in this version.
+pub const MF_SCALING_DEFAULT: i32 = 1;
+/// In mf_config.scaling_policy: ask mf_config.scaling. Not supported in this version.
+pub const MF_SCALING_CUSTOM: i32 = 2;
+
+/// In mf_config.affinity: workers run on any processor; the default.
+pub const MF_AFFINITY_NONE: i32 = 0;
+/// In mf_config.affinity: spread workers over the processors. Not supported in this version.
+pub const MF_AFFINITY_SPREAD: i32 = 1;
+/// In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version.
+pub const MF_AFFINITY_LIST: i32 = 2;
+
+/// In mf_config.sandbox: workers gain no privileges. Not supported in this version.
+pub const MF_SANDBOX_NO_NEW_PRIVS: u32 = 1;
+/// In mf_config.sandbox: workers have resource limits. Not supported in this version.
+pub const MF_SANDBOX_RLIMITS: u32 = 2;
+/// In mf_config.sandbox: workers have a system call filter. Not supported in this version.
+pub const MF_SANDBOX_SECCOMP: u32 = 4;
+
+/// Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice.
+pub type mf_dispatch_fn = Option<
+    unsafe extern "C" fn(
+        user: *mut c_void,
+        task_class: mf_class,
+        rows: *const mf_worker_row,
+        row_size: usize,
+        count: usize,
+    ) -> i32,
+>;
+
+/// Chooses how many workers a class should have; < 0 leaves that as it is.
+pub type mf_scaling_fn = Option<
+    unsafe extern "C" fn(
+        user: *mut c_void,
+        task_class: mf_class,
+        stats: *const mf_engine_stats,
+        workers: u32,
+    ) -> i32,
+>;
+
+/// The workers of one class. Part of mf_config, frozen: 32 bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_class_config {
+    /// Workers at the start and at least.
+    pub min_workers: u32,
+    /// Workers at most, also by mf_resize().
+    pub max_workers: u32,
+    /// Threads of each worker, or tasks that a worker program may hold at a time.
+    pub threads: u32,
+    /// Added to the workers' niceness, -20 to 19. Not supported if not 0.
+    pub nice: i32,
+    /// 0.
+    pub reserved: [u32; 4],
+}
+
+const _: () = assert!(size_of::<mf_class_config>() == 32);
+
+/// The settings of an engine. Fill it by mf_config_init(), then change what should differ;
+/// nothing that it points to is needed after mf_engine_start(), except what `handler_user` means
+/// to the handler.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_config {
+    /// The caller's sizeof(mf_config).
+    pub size: u32,
+    /// 0.
+    pub flags: u32,
+    /// A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
+    /// NULL = private.
+    pub name: *const c_char,
+    /// The code that workers run, in forked children of this process; NULL with worker_argv.
+    pub handler: mf_handler,
+    /// The handler's first argument, as it is in the process at mf_engine_start().
+    pub handler_user: *mut c_void,
+    /// A NULL-terminated list of strings: the program that workers execute, found in PATH, and
+    /// its arguments. It joins by mf_worker_join(). NULL with handler.
+    pub worker_argv: *const *const c_char,
+    /// Descriptors of this process to be left open in the workers, which else have 0 to 2.
+    pub inherit_fds: *const i32,
+    /// How many inherit_fds there are.
+    pub inherit_count: usize,
+    /// By MF_CPU_BOUND and MF_IO_BOUND.
+    pub classes: [mf_class_config; 2],
+    /// Most tasks that are queued, running or not yet fetched, up to 2^20.
+    pub max_tasks: u32,
+    /// MF_DISPATCH_*.
+    pub dispatch_policy: i32,
+    /// Longest payload in bytes that travels in the descriptor, at most 40.
+    pub inline_payload: u32,
+    /// Longest result in bytes that travels in the task slot, at most 152.
+    pub inline_result: u32,
+    /// Bytes of shared memory for longer payloads, allocated as needed.
+    pub payload_arena: u64,
+    /// Bytes of shared memory per worker for longer results, allocated as needed.
+    pub result_arena: u64,
+    /// Largest payload in bytes.
+    pub max_payload: u64,
+    /// Largest result in bytes.
+    pub max_result: u64,
+    /// Results from this many bytes on are read where the worker wrote them, and hold its result
+    /// memory until they are released; shorter ones are copied.
+    pub in_place_from: u64,
+    /// Nanoseconds that a waiting thread may spin before it sleeps; 0 never spins.
+    pub spin_ns: i64,
+    /// Nanoseconds that a worker's reply waits for result memory before it fails.
+    pub reply_wait_ns: i64,
+    /// Nanoseconds that mf_engine_start() waits for the workers.
+    pub start_timeout_ns: i64,
+    /// Nanoseconds that running tasks have, after the drain of mf_engine_stop(), before their
+    /// workers are killed.
+    pub stop_grace_ns: i64,
+    /// For MF_DISPATCH_CUSTOM.
+    pub dispatch: mf_dispatch_fn,
+    /// Its first argument.
+    pub dispatch_user: *mut c_void,
+    /// For MF_SCALING_CUSTOM.
+    pub scaling: mf_scaling_fn,
+    /// Its first argument.
+    pub scaling_user: *mut c_void,
+    /// Nanoseconds between two looks at the load; this and the other scaling_* thresholds: 0 = the
+    /// default, not supported if not 0.
+    pub scaling_interval_ns: i64,
+    /// Grow if a task waits longer than this many nanoseconds.
+    pub scaling_max_wait_ns: i64,
+    /// Least nanoseconds between two changes.
+    pub scaling_cooldown_ns: i64,
+    /// MF_SCALING_*.
+    pub scaling_policy: i32,
+    /// Grow if a class has more tasks per thread than this, in 1/1000, on average ...
+    pub scaling_load_permille: u32,
+    /// ... or any of its workers has more than this.
+    pub scaling_peak_permille: u32,
+    /// Do not grow if the processors are busier than this, in 1/1000.
+    pub scaling_cpu_permille: u32,
+    /// Shrink after so many idle looks in a row.
+    pub scaling_idle_looks: u32,
+    /// MF_AFFINITY_*.
+    pub affinity: i32,
+    /// For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count].
+    pub affinity_cpus: *const u32,
+    /// How many affinity_cpus there are.
+    pub affinity_count: usize,
+    /// Replace a worker after so many tasks; 0 = never. Not supported if not 0.
+    pub recycle_tasks: u64,
+    /// Replace a worker that grows beyond so many bytes; 0 = never. Not supported if not 0.
+    pub recycle_rss: u64,
+    /// Longest run of tasks that do not say; <= 0 = none. Not supported if > 0.
+    pub default_deadline_ns: i64,
+    /// Starts of tasks that do not say; 0 or 1 = at most once. Not supported if above 1.
+    pub default_attempts: u32,
+    /// MF_SANDBOX_* bits; 0 = none.
+    pub sandbox: u32,
+}
+
+impl mf_config {
+    /// The defaults of the Rust interface.
+    pub(crate) fn defaults() -> Self {
+        let config = Config::default();
+        let ns = sized::nanoseconds;
+        let class = |class: Class| {
+            let c = config.class(class);
+            mf_class_config {
+                min_workers: c.min,
+                max_workers: c.max,
+                threads: c.threads,
+                nice: 0,
+                reserved: [0; 4],
+            }
+        };
+        Self {
+            size: sized::size_field::<Self>(),
+            flags: 0,
+            name: ptr::null(),
+            handler: None,
+            handler_user: ptr::null_mut(),
+            worker_argv: ptr::null(),
+            inherit_fds: ptr::null(),
+            inherit_count: 0,
+            classes: Class::ALL.map(class),
+            max_tasks: config.max_tasks,
+            dispatch_policy: MF_DISPATCH_LEAST_LOADED,
+            inline_payload: config.inline_payload,
+            inline_result: config.inline_result,
+            payload_arena: config.payload_arena,
+            result_arena: config.result_arena,
+            max_payload: config.max_payload,
+            max_result: config.max_result,
+            in_place_from: config.in_place_from,
+            spin_ns: ns(config.spin),
+            reply_wait_ns: ns(config.reply_wait),
+            start_timeout_ns: ns(config.start_timeout),
+            stop_grace_ns: ns(config.stop_grace),
+            dispatch: None,
+            dispatch_user: ptr::null_mut(),
+            scaling: None,
+            scaling_user: ptr::null_mut(),
+            scaling_interval_ns: 0,
+            scaling_max_wait_ns: 0,
+            scaling_cooldown_ns: 0,
+            scaling_policy: MF_SCALING_OFF,
+            scaling_load_permille: 0,
+            scaling_peak_permille: 0,
+            scaling_cpu_permille: 0,
+            scaling_idle_looks: 0,
+            affinity: MF_AFFINITY_NONE,
+            affinity_cpus: ptr::null(),
+            affinity_count: 0,
+            recycle_tasks: 0,
+            recycle_rss: 0,
+            default_deadline_ns: 0,
+            default_attempts: 0,
+            sandbox: 0,
+        }
+    }
+
+    /// A builder with these settings.
+    ///
+    /// # Safety
+    /// The pointers are NULL or to what the fields' comments say.
+    pub(crate) unsafe fn to_builder(self) -> Result<Builder> {
+        self.check_later_features()?;
+        let mut builder = crate::Engine::builder()
+            .max_tasks(self.max_tasks)
+            .policy(match self.dispatch_policy {
+                MF_DISPATCH_ROUND_ROBIN => Policy::RoundRobin,
+                _ => Policy::LeastLoaded, // checked above
+            })
+            .inline_payload(self.inline_payload)
+            .inline_result(self.inline_result)
+            .payload_arena(self.payload_arena)
+            .result_arena(self.result_arena)
+            .max_payload(self.max_payload)
+            .max_result(self.max_result)
+            .in_place_from(self.in_place_from)
+            .spin(span(self.spin_ns, "spin_ns")?)
+            .reply_wait(span(self.reply_wait_ns, "reply_wait_ns")?)
+            .start_timeout(span(self.start_timeout_ns, "start_timeout_ns")?)
+            .stop_grace(span(self.stop_grace_ns, "stop_grace_ns")?);
+        for (class, c) in Class::ALL.into_iter().zip(self.classes) {
+            builder = builder
+                .workers_between(class, c.min_workers, c.max_workers)
+                .threads(class, c.threads);
+        }
+        if !self.name.is_null() {
+            // SAFETY: a C string, by the caller's word.
+            builder = builder.name(unsafe { sized::text(self.name, "mf_config.name") }?);
+        }
+        // SAFETY: the caller's word.
+        let inherit = unsafe { self.inherited() }?;
+        builder = builder.inherit(inherit);
+        match (self.handler, self.worker_argv.is_null()) {
+            (Some(handler), true) => {
+                let handler = ForeignHandler::new(handler, self.handler_user);
+                Ok(builder.handler_object(std::sync::Arc::new(handler)))
+            }
+            // SAFETY: the caller's word.
+            (None, false) => Ok(builder.program(unsafe { argv(self.worker_argv) }?)),
+            (None, true) => Err(Error::invalid(
+                "mf_config has neither a handler nor worker_argv",
+            )),
+            (Some(_), false) => Err(Error::invalid(
+                "mf_config has both a handler and worker_argv",
+            )),
+        }
+    }
+
+    /// Refuses what this version cannot do, and what no version can.
+    fn check_later_features(&self) -> Result<()> {
+        none_set(self.flags, 0, "mf_config.flags")?;
+        one_of(self.dispatch_policy, 1, 2, "mf_config.dispatch_policy")?;
+        one_of(self.scaling_policy, 0, 2, "mf_config.scaling_policy")?;
+        one_of(self.affinity, 0, 2, "mf_config.affinity")?;
+        none_set(
+            self.sandbox,
+            MF_SANDBOX_NO_NEW_PRIVS | MF_SANDBOX_RLIMITS | MF_SANDBOX_SECCOMP,
+            "mf_config.sandbox",
+        )?;
+        for class in self.classes {
+            if class.reserved != [0; 4] {
+                return Err(reserved("mf_class_config"));
+            }
+            if !(-20..=19).contains(&class.nice) {
+                return Err(Error::invalid(format!(
+                    "mf_class_config.nice is {}, not in -20..=19",
+                    class.nice
+                )));
+            }
+            off(class.nice == 0, "mf_class_config.nice")?;
+        }
+        let thresholds = [
+            self.scaling_interval_ns,
+            self.scaling_max_wait_ns,
+            self.scaling_cooldown_ns,
+            self.scaling_load_permille.into(),
+            self.scaling_peak_permille.into(),
+            self.scaling_cpu_permille.into(),
+            self.scaling_idle_looks.into(),
+        ];
+        if thresholds.iter().any(|&t| t < 0) {
+            return Err(Error::invalid("a scaling_* threshold is negative"));
+        }
+        off(thresholds == [0; 7], "mf_config.scaling_*")?;
+        off(self.dispatch.is_none(), "mf_config.dispatch")?;
+        off(self.scaling.is_none(), "mf_config.scaling")?;
+        off(self.affinity_count == 0, "mf_config.affinity_cpus")?;
+        off(self.recycle_tasks == 0, "mf_config.recycle_tasks")?;
+        off(self.recycle_rss == 0, "mf_config.recycle_rss")?;
+        off(
+            self.default_deadline_ns <= 0,
+            "mf_config.default_deadline_ns",
+        )?;
+        off(self.default_attempts <= 1, "mf_config.default_attempts")
+    }
+
+    /// # Safety
+    /// `inherit_fds` is NULL or an array of `inherit_count`.
+    unsafe fn inherited(&self) -> Result<Vec<i32>> {
+        const MOST: usize = 1024;
+        if self.inherit_count > MOST {
+            return Err(Error::invalid(format!(
+                "mf_config.inherit_count is {}, more than {MOST}",
+                self.inherit_count
+            )));
+        }
+        let mut fds = Vec::with_capacity(self.inherit_count);
+        for index in 0..self.inherit_count {
+            let place = self.inherit_fds.wrapping_add(index);
+            // SAFETY: an element of the caller's array; NULL is looked for.
+            let fd = unsafe { sized::read(place, "mf_config.inherit_fds") }?;
+            if fd < 0 {
+                return Err(Error::invalid(format!(
+                    "mf_config.inherit_fds has {fd}, which is no descriptor"
+                )));
+            }
+            fds.push(fd);
+        }
+        Ok(fds)
+    }
+}
+
+/// The strings of an argument list.
+///
+/// # Safety
+/// `list` is a NULL-terminated array of C strings that nobody writes during `'a`.
+unsafe fn argv<'a>(list: *const *const c_char) -> Result<Vec<&'a OsStr>> {
+    let mut strings = Vec::new();
+    loop {
+        let place = list.wrapping_add(strings.len());
+        // SAFETY: inside the array, whose end was not met yet.
+        let string = unsafe { sized::read(place, "mf_config.worker_argv") }?;
+        if string.is_null() {
+            return Ok(strings);
+        }
+        // SAFETY: a C string, by the caller's word.
+        strings.push(OsStr::from_bytes(
+            unsafe { CStr::from_ptr(string) }.to_bytes(),
+        ));
+    }
+}
+
+fn span(ns: i64, what: &str) -> Result<Duration> {
+    sized::timeout(ns).ok_or_else(|| Error::invalid(format!("mf_config.{what} is {ns}")))
+}
+
+/// Refuses a feature that is not off.
+#[inline]
+pub(crate) fn off(is_off: bool, what: &str) -> Result<()> {
+    if is_off {
+        return Ok(());
+    }
+    Err(unsupported(what))
+}
+
+#[cold]
+fn unsupported(what: &str) -> Error {
+    Error::Unsupported(format!("{what}, in this version"))
+}
+
+/// Refuses unknown bits as invalid and known ones as not supported.
+#[inline]
+pub(crate) fn none_set(bits: u32, known: u32, what: &str) -> Result<()> {
+    if bits == 0 {
+        return Ok(());
+    }
+    if bits & !known != 0 {
+        return Err(Error::invalid(format!(
+            "{what} has unknown bits: {bits:#x}"
+        )));
+    }
+    Err(unsupported(what))
+}
+
+/// Accepts `0..=supported`, refuses up to `known` as not supported.
+fn one_of(value: i32, supported: i32, known: i32, what: &str) -> Result<()> {
+    if !(0..=known).contains(&value) {
+        return Err(Error::invalid(format!(
+            "{what} is {value}, which is unknown"
+        )));
+    }
+    off(value <= supported, what)
+}
+
+#[cold]
+pub(crate) fn reserved(what: &str) -> Error {
+    Error::invalid(format!("a reserved field of {what} is not 0"))
+}
+
+/// Fills `cfg` with the defaults, which differ with the machine: as many CPU-bound workers as
+/// there are processors, one IO-bound worker, no handler.
+///
+/// - `cfg`: is written, at most `size` bytes.
+/// - `size`: the caller's sizeof(mf_config).
+///
+/// Returns MF_OK, or MF_E_INVALID for NULL or a size that no version of mf_config has. Any thread,
+/// also in a forked child. Since 0.1.
+///
+/// # Safety
+/// `cfg` is NULL or valid for writes of `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_config_init(cfg: *mut mf_config, size: usize) -> i32 {
+    guard(|| {
+        sized::check(cfg, "the config")?;
+        sized::check_size::<mf_config>(size, "mf_config")?;
+        // SAFETY: checked, and valid for `size` bytes by the caller's word.
+        unsafe { sized::write_sized(cfg, &mf_config::defaults(), size) };
+        Ok(MF_OK)
+    })
+}

@@ -1,0 +1,34 @@
+//! The C interface: `include/miniflow.h` is generated from here.
+//!
+//! A translation of the Rust interface and nothing else. Every exported function has its body in
+//! [`guard`](error::guard), so that no panic passes; what C hands in is checked where that is
+//! possible ([`sized`], [`handle`], [`slab`]) and trusted as its documentation says where it is
+//! not. The names are C's.
+#![allow(
+    non_camel_case_types,
+    reason = "these are the names that C programs see"
+)]
+
+mod completion;
+mod config;
+mod error;
+mod handle;
+mod handler;
+mod host;
+mod sized;
+mod slab;
+mod status;
+mod submit;
+mod task;
+mod types;
+mod worker;
+
+pub use completion::*;
+pub use config::*;
+pub use error::*;
+pub use host::*;
+pub use status::*;
+pub use submit::*;
+pub use task::*;
+pub use types::*;
+pub use worker::*;
