@@ -5,7 +5,6 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a test says so when it fails"
 )]
 
