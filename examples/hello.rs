@@ -1,52 +1,27 @@
-fn main() -> Result<(), miniflow::Error> {
-    use miniflow::*;
-    use std::time::*;
+//! The smallest host: `cargo run --example hello -- some words`.
+
+use miniflow::{Class, Engine, Error};
+
+fn main() -> Result<(), Error> {
+    // The handler runs in forked worker processes, on what is in memory here and now.
     let engine = Engine::builder()
-        .handler(|t| {
-            let p = t.payload().to_vec();
-            Ok(t.reply(&p)?)
+        .handler(|task| {
+            let upper = task.payload().to_ascii_uppercase();
+            Ok(task.reply(&upper)?)
         })
-        .workers(Class::CpuBound, 1)
-        .workers(Class::IoBound, 0)
+        .workers(Class::CpuBound, 2)
         .start()?;
-    let id = engine.submit(b"hello")?;
-    let c = engine.wait(id, None)?;
-    println!("{c:?} {}", c.text());
-    let n = 200_000;
-    for _ in 0..5 {
-        let t = Instant::now();
-        for i in 0..n as u64 {
-            let id = engine.submit(&i.to_le_bytes())?;
-            let c = engine.wait(id, None)?;
-            assert_eq!(c.as_bytes(), Some(&i.to_le_bytes()[..]));
-        }
-        println!("rtt {:?}", t.elapsed() / n);
-        let t = Instant::now();
-        let (mut sent, mut got) = (0u64, 0u64);
-        let total = 5_000_000u64;
-        let mut out = Vec::with_capacity(1024);
-        while got < total {
-            let want = (total - sent).min(64).min(1000 - (sent - got));
-            let mut k = 0;
-            if want > 0 {
-                let e = engine.submit_each(
-                    (0..want).map(|_| Submission::from(&b"12345678"[..])),
-                    |_| k += 1,
-                );
-                if let Some(e) = e {
-                    println!("{e}");
-                }
-            }
-            sent += k;
-            out.clear();
-            got += engine.poll_into(&mut out, 256, Some(Duration::ZERO))? as u64;
-        }
+
+    for word in std::env::args().skip(1) {
+        engine.submit(word.as_bytes())?;
+    }
+    for completion in engine.completions() {
         println!(
-            "pipelined {:.2} M/s",
-            total as f64 / t.elapsed().as_secs_f64() / 1e6
+            "{} from worker {}, after {:?}",
+            completion.text(),
+            completion.worker(),
+            completion.queued() + completion.ran(),
         );
     }
-    println!("{}", engine.status_json());
-    engine.stop(Some(Duration::from_secs(1)))?;
-    Ok(())
+    engine.stop(None)
 }

@@ -62,7 +62,8 @@ pub(crate) struct Config {
 /// Most workers of an engine.
 pub(crate) const MAX_WORKERS: u32 = 1024;
 /// Most threads of a worker: there must be credits for as many tasks and some more.
-pub(crate) const MAX_THREADS: u32 = CREDITS as u32 / 2;
+pub(crate) const MAX_THREADS: u32 = 256;
+const _: () = assert!(MAX_THREADS as usize * 2 <= CREDITS);
 /// Most tasks in flight: the slot number has 20 bits of a task id.
 pub(crate) const MAX_TASKS: u32 = 1 << 20;
 /// Largest payload or result: lengths travel in 32 bits.
@@ -91,8 +92,8 @@ impl Default for Config {
             result_arena: 64 << 20,
             max_payload: 16 << 20,
             max_result: 16 << 20,
-            inline_payload: INLINE_PAYLOAD as u32,
-            inline_result: INLINE_RESULT as u32,
+            inline_payload: u32::try_from(INLINE_PAYLOAD).unwrap_or(0),
+            inline_result: u32::try_from(INLINE_RESULT).unwrap_or(0),
             in_place_from: 16 << 10,
             policy: Policy::default(),
             spin: Duration::from_micros(50),

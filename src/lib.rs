@@ -21,7 +21,8 @@
 //! ```
 //!
 //! The rest of this documentation: [`Engine`] and its [`Builder`] for hosts, [`worker`] for what a
-//! handler and a worker program see, [`Error`] for what can go wrong. The C interface is described
+//! handler and a worker program see, [`monitor`] for watching a named engine from outside, [`Error`]
+//! for what can go wrong. The C interface is described
 //! in `include/miniflow.h`, the design in `docs/design.md`.
 
 #[cfg(not(target_os = "linux"))]
@@ -38,6 +39,8 @@ pub mod ffi;
 #[cfg(not(loom))]
 mod task;
 
+#[cfg(not(loom))]
+pub mod monitor;
 #[cfg_attr(
     loom,
     allow(dead_code, unused_imports, reason = "models use the protocols only")

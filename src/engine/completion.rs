@@ -6,7 +6,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::shm::layout::RESULT_WORDS;
 use crate::shm::segments::{HostLane, words_as_bytes};
+use crate::shm::slot::TaskSlot;
 use crate::task::{Label, Outcome, TaskId};
 
 /// Words of result that a completion carries in itself.
@@ -16,7 +18,7 @@ const WORDS: usize = 6;
 ///
 /// Large results lie in memory that their worker can write; they are read by copy
 /// ([`Completion::to_vec`], [`Completion::copy_to`], [`Completion::reader`]) and given back to the
-/// worker when the completion is dropped.
+/// worker when the completion is dropped. A forked child of the host reads them as empty.
 pub struct Completion {
     pub(crate) id: TaskId,
     pub(crate) user_data: u64,
@@ -68,22 +70,19 @@ impl Data {
         len: 0,
     };
 
-    /// A short result out of a task slot.
+    /// A result of `len` bytes out of a task slot; `len` is at most `INLINE_RESULT`.
     #[inline]
-    pub(crate) fn from_words(words: &[u64], len: u32) -> Self {
+    pub(crate) fn from_slot(cell: &TaskSlot, len: u32) -> Self {
         let bytes = len as usize;
-        if bytes <= WORDS * 8 {
-            let mut inline = [0; WORDS];
-            let used = bytes.div_ceil(8);
-            inline[..used].copy_from_slice(&words[..used]);
-            return Self::Inline { words: inline, len };
+        let used = bytes.div_ceil(8);
+        if used <= WORDS {
+            let mut words = [0; WORDS];
+            cell.read_result(&mut words[..used]);
+            return Self::Inline { words, len };
         }
-        let mut heap = Vec::with_capacity(words.len() * 8);
-        for word in &words[..bytes.div_ceil(8)] {
-            heap.extend_from_slice(&word.to_ne_bytes());
-        }
-        heap.truncate(bytes);
-        Self::Heap(heap.into())
+        let mut words = [0; RESULT_WORDS];
+        cell.read_result(&mut words);
+        Self::Heap(words_as_bytes(&words)[..bytes].into())
     }
 
     /// A result in a worker's arena; `None` if the worker's word does not hold.
@@ -234,13 +233,14 @@ impl Completion {
         match &self.data {
             Data::InPlace(place) => place
                 .lane
-                .read_result(place.offset + offset as u64, &mut buffer[..len]),
+                .read_result(place.offset + offset as u64, &mut buffer[..len])
+                .map_or(0, |()| len),
             _ => {
                 let bytes = self.as_bytes().unwrap_or_default();
                 buffer[..len].copy_from_slice(&bytes[offset..offset + len]);
+                len
             }
         }
-        len
     }
 
     /// The result as a stream.

@@ -20,8 +20,8 @@ use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::{CREDITS, INLINE_RESULT, PAYLOAD_WORDS, TaskInfo, Up};
 use crate::shm::ring::{Message, Meta};
 use crate::shm::segments::{HostInputs, HostLane, words_as_bytes_mut};
-use crate::shm::slot::{self, Collector, Kind, Scan, TaskSlot};
-use crate::sys::clock::{Clock, unix_ms};
+use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
+use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::sys::process::{Exit, signal_name};
 use crate::sys::sync::Ordering;
 use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
@@ -30,6 +30,10 @@ use crate::task::{Class, MAX_PRIORITY, Outcome, SubmitOptions, TaskId};
 pub(crate) const COPY_UNDER_LOCK: usize = 4096;
 /// Completions taken from one lane before the next lane has its turn.
 const SCAN_BUDGET: usize = 512;
+/// Why a task fails when its class has no worker and the zygote is gone, and its code
+/// (`MF_E_INTERNAL`).
+const NO_ZYGOTE: &str = "no worker is left, and the zygote that would start one is dead";
+const CODE_NO_WORKER: i32 = -10;
 /// Worker number of a completion whose task never reached a worker.
 const NO_WORKER: u32 = u32::MAX;
 
@@ -101,6 +105,8 @@ pub(crate) struct Core {
     pub(crate) lanes: Vec<Option<Lane>>,
     /// Lanes with unannounced descriptors.
     unannounced: Vec<u32>,
+    /// The lane that the last drain began with.
+    first_lane: usize,
     pub(crate) payloads: Payloads,
     pub(crate) sleepers: Sleepers,
     pub(crate) totals: Totals,
@@ -118,6 +124,7 @@ pub(crate) struct Core {
     pub(crate) degraded: bool,
     policy: Policy,
     clock: Clock,
+    calendar: Calendar,
     inline_payload: usize,
     in_place_from: u64,
 }
@@ -125,6 +132,13 @@ pub(crate) struct Core {
 /// Where drained completions go first; what finds no room there is kept in the table.
 pub(crate) trait Sink {
     fn has_room(&self) -> bool;
+
+    /// How many completions are worth taking out of one lane now.
+    #[inline]
+    fn budget(&self) -> usize {
+        SCAN_BUDGET
+    }
+
     fn put(&mut self, completion: Completion);
 }
 
@@ -138,6 +152,12 @@ impl Sink for Batch<'_> {
     #[inline]
     fn has_room(&self) -> bool {
         self.out.len() < self.max
+    }
+
+    /// What finds no room here would be kept, and copied once more; the lane keeps it as well.
+    #[inline]
+    fn budget(&self) -> usize {
+        SCAN_BUDGET.min(self.max - self.out.len())
     }
 
     #[inline]
@@ -181,6 +201,7 @@ impl Core {
             }),
             lanes: (0..config.max_workers()).map(|_| None).collect(),
             unannounced: Vec::new(),
+            first_lane: 0,
             payloads: Payloads::new(config.payload_arena, config.max_payload),
             sleepers: Sleepers::default(),
             totals: Totals::default(),
@@ -193,6 +214,7 @@ impl Core {
             degraded: false,
             policy: config.policy,
             clock,
+            calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
         }
@@ -209,6 +231,9 @@ impl Core {
         if self.classes[options.class.index()].target == 0 {
             return Err(no_workers(options.class));
         }
+        if self.degraded && self.is_deserted(options.class) {
+            return Err(Error::Internal(NO_ZYGOTE.into()));
+        }
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&options.priority) {
             return Err(Error::invalid(format!(
                 "priority {} is not in -{MAX_PRIORITY}..={MAX_PRIORITY}",
@@ -224,14 +249,15 @@ impl Core {
         Ok(())
     }
 
-    /// Accepts a task whose payload is copied here. The caller announces it afterwards.
+    /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
+    /// the time of the submit, if the caller has read the clock (once for a batch).
     #[inline]
     pub(crate) fn submit_copy(
         &mut self,
         inputs: &HostInputs,
         payload: &[u8],
         options: &SubmitOptions,
-        now: u64,
+        now: Option<u64>,
     ) -> Result<TaskId> {
         self.check(options)?;
         if self.table.room() == 0 {
@@ -261,7 +287,6 @@ impl Core {
         block: Block,
         len: usize,
         options: &SubmitOptions,
-        now: u64,
     ) -> Result<TaskId> {
         self.check(options)?;
         self.accept(
@@ -270,7 +295,7 @@ impl Core {
                 block,
                 len: length(len),
             },
-            now,
+            None,
         )
     }
 
@@ -284,8 +309,20 @@ impl Core {
     }
 
     #[inline]
-    fn accept(&mut self, options: &SubmitOptions, payload: Payload, now: u64) -> Result<TaskId> {
-        let Some(index) = self.table.insert(options, payload, now, unix_ms()) else {
+    fn accept(
+        &mut self,
+        options: &SubmitOptions,
+        payload: Payload,
+        now: Option<u64>,
+    ) -> Result<TaskId> {
+        let unix_ms = match now {
+            Some(now) => self.calendar.unix_ms(self.clock, now),
+            None => unix_ms(),
+        };
+        let Some(index) = self
+            .table
+            .insert(options, payload, now.unwrap_or_default(), unix_ms)
+        else {
             return Err(self.full());
         };
         self.totals.submitted += 1;
@@ -297,6 +334,14 @@ impl Core {
             self.dispatch(index, worker);
         } else {
             self.enqueue(index);
+            if self.degraded {
+                self.give_up(class);
+            }
+        }
+        if now.is_none() {
+            // Read while the descriptor is on its way; the completion cannot be taken before,
+            // because that needs our lock.
+            self.table.get_mut(index).submitted = self.clock.now();
         }
         Ok(id)
     }
@@ -422,6 +467,8 @@ impl Core {
             while let Some(index) = self.classes[class.index()].central.pop() {
                 self.end(index, Outcome::Cancelled, 0, false, String::new());
             }
+        } else if self.degraded {
+            self.give_up(class);
         }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {
@@ -436,6 +483,23 @@ impl Core {
             } else {
                 self.dispatch(index, worker);
             }
+        }
+    }
+
+    /// Without the zygote: if the class has no worker any more, ends what waits for one.
+    #[cold]
+    fn give_up(&mut self, class: Class) {
+        if !self.is_deserted(class) {
+            return;
+        }
+        while let Some(index) = self.classes[class.index()].central.pop() {
+            self.end(
+                index,
+                Outcome::Failed,
+                CODE_NO_WORKER,
+                false,
+                NO_ZYGOTE.into(),
+            );
         }
     }
 
@@ -461,28 +525,35 @@ impl Core {
     // ---- completions ----
 
     /// Takes what is ready: first from the ready list, then from the lanes, and hands out what
-    /// waits in the central queue. True if a lane has more than was taken.
+    /// waits in the central queue.
     #[inline]
-    pub(crate) fn drain(&mut self, sink: &mut impl Sink) -> bool {
+    pub(crate) fn drain(&mut self, sink: &mut impl Sink) {
         while sink.has_room()
             && let Some(completion) = self.table.pop_ready()
         {
             sink.put(completion);
         }
-        let mut more = false;
-        for worker in 0..self.lanes.len() {
+        // Each time another lane is first: those before it must not use up all room for ever.
+        let count = self.lanes.len();
+        self.first_lane += 1;
+        if self.first_lane >= count {
+            self.first_lane = 0;
+        }
+        for worker in (self.first_lane..count).chain(0..self.first_lane) {
+            let budget = sink.budget();
+            if budget == 0 {
+                break;
+            }
             let scan = self.collect(worker, |collector, up, tasks, settle| {
-                collector.scan(&up.bitmap, &up.slots, SCAN_BUDGET, |slot, _, cell| {
+                collector.scan(&up.bitmap, &up.slots, budget, |slot, _, cell| {
                     settle.take(tasks[usize::from(slot)], cell, sink);
                 })
             });
             if scan == Some(Scan::Violation) {
                 self.quarantine(worker);
             }
-            more |= scan == Some(Scan::Partial);
         }
         self.pump_all();
-        more
     }
 
     /// [`Core::drain`] by the done words instead of the bitmap: also finds what a worker has
@@ -775,10 +846,17 @@ impl Core {
             .retain(|&w| w != worker);
         if lane.state == LaneState::Starting {
             lane.kill();
+            lane.state = LaneState::Leaving;
         } else {
             lane.recall();
+            lane.state = LaneState::Draining;
         }
-        lane.state = LaneState::Draining;
+    }
+
+    /// Whether a class has no worker that takes tasks or will.
+    fn is_deserted(&self, class: Class) -> bool {
+        let able = |lane: &Lane| matches!(lane.state, LaneState::Starting | LaneState::Ready);
+        !self.lanes().any(|lane| lane.class == class && able(lane))
     }
 
     /// Whether a class has fewer workers than it should.
@@ -861,18 +939,18 @@ struct Settle<'a> {
 impl Settle<'_> {
     #[inline]
     fn take(&mut self, index: u32, cell: &TaskSlot, sink: &mut impl Sink) {
-        let Some(raw) = cell.copy() else {
+        let Some(ending) = cell.ending() else {
             return self.suspects.push(index);
         };
-        if raw.kind == Kind::Returned {
+        if ending.kind == Kind::Returned {
             return self.returned(index);
         }
-        let Some(data) = self.data(&raw) else {
+        let Some(data) = self.data(cell, &ending) else {
             return self.suspects.push(index);
         };
         let entry = self.table.get_mut(index);
-        let run_ns = self.clock.ns(raw.end.saturating_sub(raw.start));
-        let outcome = match raw.kind {
+        let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
+        let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
@@ -881,10 +959,10 @@ impl Settle<'_> {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(raw.start.saturating_sub(entry.submitted)),
+            queued_ns: self.clock.ns(ending.start.saturating_sub(entry.submitted)),
             run_ns,
             outcome,
-            code: raw.code,
+            code: ending.code,
             worker: self.worker,
             attempt: entry.attempt + 1,
             by_signal: false,
@@ -909,12 +987,14 @@ impl Settle<'_> {
 
     /// The result, if what the worker says about it holds.
     #[inline]
-    fn data(&self, raw: &slot::Completion) -> Option<Data> {
-        if !raw.in_arena {
-            return (raw.len as usize <= INLINE_RESULT)
-                .then(|| Data::from_words(&raw.result, raw.len));
+    fn data(&self, cell: &TaskSlot, ending: &Ending) -> Option<Data> {
+        let len = ending.len;
+        if !ending.in_arena {
+            return (len as usize <= INLINE_RESULT).then(|| Data::from_slot(cell, len));
         }
-        let (offset, len) = (raw.result[0], raw.len);
+        let mut offset = [0];
+        cell.read_result(&mut offset);
+        let [offset] = offset;
         if u64::from(len) >= self.in_place_from {
             return Data::in_place(self.shared, self.incarnation, offset, len);
         }

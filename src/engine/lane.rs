@@ -62,6 +62,8 @@ pub(crate) struct Lane {
     pub(crate) suspects: Vec<u32>,
     /// Average service time in ns; 0 = not known yet.
     service_ns: u64,
+    /// The average that `bound` was made from.
+    bound_service_ns: u64,
     bound: u32,
     /// Its threads are busy with long tasks: nothing may wait behind them.
     stalled: bool,
@@ -110,6 +112,7 @@ impl Lane {
             tasks: Box::new([0; CREDITS]),
             suspects: Vec::new(),
             service_ns: 0,
+            bound_service_ns: 0,
             bound: new.threads + 1,
             stalled: false,
             seen_head: 0,
@@ -193,17 +196,25 @@ impl Lane {
     /// deep enough to hide the hand-off, no deeper.
     #[inline]
     pub(crate) fn note_service(&mut self, sum_ns: u64, count: u32) {
-        let sample = (sum_ns / u64::from(count)).clamp(1, 10_000_000_000);
+        let sample = if count == 1 {
+            sum_ns
+        } else {
+            sum_ns / u64::from(count)
+        };
+        let sample = sample.clamp(1, 10_000_000_000);
         self.service_ns = match self.service_ns {
             0 => sample,
-            average => average - (average >> SMOOTHING) + (sample >> SMOOTHING),
+            average => (average - (average >> SMOOTHING) + (sample >> SMOOTHING)).max(1),
+        };
+        // Two divisions saved while nothing changes much.
+        if self.stalled || self.service_ns.abs_diff(self.bound_service_ns) > self.service_ns / 8 {
+            self.stalled = false;
+            self.set_bound();
         }
-        .max(1);
-        self.stalled = false;
-        self.set_bound();
     }
 
     fn set_bound(&mut self) {
+        self.bound_service_ns = self.service_ns;
         let most = CREDITS as u64 - u64::from(self.threads);
         let ahead = if self.stalled {
             0

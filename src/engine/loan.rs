@@ -54,9 +54,8 @@ impl Loan {
         let Some(block) = self.block else {
             return Err(crate::Error::invalid("the loan was submitted already"));
         };
-        let now = self.shared.clock.now();
         let mut core = self.shared.lock();
-        let id = core.submit_block(block, self.len, options, now)?;
+        let id = core.submit_block(block, self.len, options)?;
         self.block = None;
         core.announce();
         self.shared.note_submit(&mut core);

@@ -34,6 +34,9 @@ use crate::sys::sync::lock;
 use crate::task::{Class, Submission, SubmitOptions, TaskId, TaskState};
 use crate::worker::zygote;
 
+/// How long [`Engine::stop`] waits for killed processes to end.
+const LAST_RESORT: Duration = Duration::from_secs(30);
+
 /// A running engine: submits tasks to worker processes and hands out their completions.
 ///
 /// All methods may be called from any thread at any time. Waiting methods take a time-out;
@@ -126,9 +129,8 @@ impl Engine {
             loan.copy_from_slice(payload);
             return loan.submit(options);
         }
-        let now = self.shared.clock.now();
         let mut core = self.shared.lock();
-        let id = core.submit_copy(&self.shared.inputs, payload, options, now)?;
+        let id = core.submit_copy(&self.shared.inputs, payload, options, None)?;
         core.announce();
         self.shared.note_submit(&mut core);
         Ok(id)
@@ -200,7 +202,7 @@ impl Engine {
         let mut core = self.shared.lock();
         let mut refused = None;
         for Submission { payload, options } in submissions {
-            match core.submit_copy(&self.shared.inputs, payload, &options, now) {
+            match core.submit_copy(&self.shared.inputs, payload, &options, Some(now)) {
                 Ok(id) => accepted(id),
                 Err(error) => {
                     refused = Some(error);
@@ -280,14 +282,9 @@ impl Engine {
     fn take(&self, core: &mut Core, batch: &mut Batch<'_>) {
         let before = batch.out.len();
         self.shared.disarm_external(core);
-        let more = core.drain(batch);
-        if !more && batch.out.len() < batch.max {
-            self.shared.arm_external(core);
-            while batch.out.len() < batch.max
-                && let Some(completion) = core.table.pop_ready()
-            {
-                batch.out.push(completion);
-            }
+        core.drain(batch);
+        if self.shared.arm_external(core) {
+            core.drain(batch); // what arming has found
         }
         if batch.out.len() != before {
             self.shared.note_room(core);
@@ -483,27 +480,37 @@ impl Engine {
                 class.name()
             )));
         }
-        core.classes[class.index()].target = workers;
+        let before = std::mem::replace(&mut core.classes[class.index()].target, workers);
+        stats::log_resize(&core, &self.shared.control, class, before);
         core.blocked.supervisor_idle = false;
         self.shared.supervisor.signal();
         Ok(())
     }
 
-    /// Counters of the engine.
+    /// Counters of the engine; zeros in a forked child.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        if self.shared.is_childs_copy() {
+            return Stats::default();
+        }
         Stats::of(&self.shared.lock())
     }
 
-    /// One row per worker process.
+    /// One row per worker process; none in a forked child.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerRow> {
+        if self.shared.is_childs_copy() {
+            return Vec::new();
+        }
         self.shared.lock().lanes().map(WorkerRow::of).collect()
     }
 
-    /// What the engine's parts do, as JSON.
+    /// What the engine's parts do, as JSON; an empty object in a forked child.
     #[must_use]
     pub fn status_json(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return "{}".into();
+        }
         stats::status_json(&self.shared.lock(), &self.shared.config)
     }
 
@@ -512,7 +519,8 @@ impl Engine {
     /// completion, which can be polled until the engine is dropped.
     ///
     /// # Errors
-    /// [`Error::Closed`] if it was stopped before.
+    /// [`Error::Closed`] if it was stopped before, [`Error::Timeout`] if a worker does not end
+    /// although it was killed.
     pub fn stop(&self, drain: Option<Duration>) -> Result<()> {
         self.shared.check_process()?;
         let shared = &self.shared;
@@ -546,10 +554,14 @@ impl Engine {
             }
         }
         shared.supervisor.signal();
-        let (mut core, _) = shared.block(core, None, |core| {
+        let (mut core, gone) = shared.block(core, Some(Instant::now() + LAST_RESORT), |core| {
             core.drain(&mut ());
             core.lanes().next().is_none().then_some(())
         });
+        if gone.is_none() {
+            // A killed process that does not end sits in the kernel; its tasks stay unsettled.
+            return Err(Error::Timeout);
+        }
         core.phase = Phase::Stopped;
         core.blocked.supervisor_idle = false;
         shared.wake_blocked(&mut core);

@@ -134,9 +134,9 @@ impl Shared {
             if ready != core.blocked.ready_signalled {
                 core.blocked.ready_signalled = ready;
                 if ready {
-                    external.ready.signal()
+                    external.ready.signal();
                 } else {
-                    external.ready.drain()
+                    external.ready.drain();
                 }
             }
         }
@@ -267,7 +267,7 @@ impl Shared {
                 external.set.add(&lane.event, u64::from(lane.worker))?;
             }
             let _ = self.external.set(external);
-            self.arm_external(&mut core);
+            let _ = self.arm_external(&mut core);
             self.notify(&mut core);
         }
         self.external
@@ -291,14 +291,16 @@ impl Shared {
         }
     }
 
-    /// A poll ends with nothing left: the owner of the event fd may go to sleep.
-    pub(crate) fn arm_external(&self, core: &mut Core) {
+    /// A poll ends: the owner of the event fd may go to sleep. True if there is such an owner;
+    /// then what was finished meanwhile lies in the ready list.
+    #[inline]
+    pub(crate) fn arm_external(&self, core: &mut Core) -> bool {
         if self.external.get().is_none() || core.blocked.external_armed {
-            return;
+            return false;
         }
         core.blocked.external_armed = true;
         core.sleepers.arm(&self.inputs.layout().host_epoch);
-        // Into the ready list, which makes the event fd readable.
         core.drain_thoroughly(&mut ());
+        true
     }
 }

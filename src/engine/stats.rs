@@ -8,7 +8,7 @@ use crate::engine::core::{Core, Phase};
 use crate::engine::lane::{Lane, LaneState};
 use crate::shm::control::{ControlSegment, RowWriter};
 use crate::shm::layout::CREDITS;
-use crate::shm::load_table::{Counter, CrashRecord, Load, Row};
+use crate::shm::load_table::{Counter, CrashRecord, DecisionRecord, Load, Row};
 use crate::sys::clock::unix_ms;
 use crate::sys::process::Exit;
 use crate::task::{Class, Outcome};
@@ -105,6 +105,14 @@ pub enum WorkerState {
     Draining = 3,
     /// Told to leave.
     Leaving = 4,
+}
+
+impl WorkerState {
+    pub(crate) fn from_wire(value: u32) -> Option<Self> {
+        [Self::Starting, Self::Ready, Self::Draining, Self::Leaving]
+            .into_iter()
+            .find(|&state| state as u32 == value)
+    }
 }
 
 fn class_name<S: serde::Serializer>(class: &Class, s: S) -> Result<S::Ok, S::Error> {
@@ -293,6 +301,28 @@ pub(crate) fn publish_worker(
         busy_ns: now.busy_ns,
         mean_service_ns: now.service_ns,
         ..Row::default()
+    });
+}
+
+/// Keeps a change of a class's size by hand in the control segment's log of decisions.
+pub(crate) fn log_resize(core: &Core, control: &ControlSegment, class: Class, before: u32) {
+    const BY_HAND: u32 = 1;
+    let state = &core.classes[class.index()];
+    let lanes = || core.lanes().filter(|lane| lane.class == class);
+    let starting = lanes().filter(|l| l.state == LaneState::Starting).count();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    control.log_decision(&DecisionRecord {
+        at_ms: unix_ms().cast_signed(),
+        class: class as u32,
+        action: u32::from(state.target < before) + 1, // 1 = grow, 2 = shrink
+        reason: BY_HAND,
+        before,
+        after: state.target,
+        starting: number(starting),
+        threads: lanes().map(|lane| lane.threads).sum(),
+        queued: number(state.central.len()),
+        running: lanes().map(Lane::load).sum(),
+        ..DecisionRecord::default()
     });
 }
 

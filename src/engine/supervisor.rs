@@ -37,6 +37,8 @@ const FIRST_RESULTS: u64 = 256 << 10;
 const STUCK_WHILE_FREE: Duration = Duration::from_millis(2);
 /// ... and for so long, in any case; or for some multiple of the usual service time.
 const STUCK: Duration = Duration::from_millis(10);
+/// While the engine stops: how long the zygote may owe an answer before it is killed.
+const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// Delays between failing starts of a worker.
@@ -95,9 +97,43 @@ pub(crate) struct Supervisor {
     incarnations: u64,
     /// Counts as a sleeper: nobody else drains.
     draining: bool,
-    polls_seen: u64,
+    pace: Pace,
     idle_ticks: u32,
     published: Instant,
+}
+
+/// How often the host polls.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    polls: u64,
+    quick: bool,
+}
+
+impl Pace {
+    /// A host that polls at least this often needs no help: a hand-off costs about as much.
+    const QUICK: Duration = Duration::from_micros(200);
+    const WINDOW: Duration = Duration::from_millis(5);
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            polls: 0,
+            quick: false,
+        }
+    }
+
+    /// Whether the host was quick in the last window; `polls` is how often it has polled so far.
+    fn is_quick(&mut self, polls: u64) -> bool {
+        let elapsed = self.since.elapsed();
+        if elapsed >= Self::WINDOW {
+            let needed = elapsed.as_nanos() / Self::QUICK.as_nanos();
+            self.quick = u128::from(polls - self.polls) >= needed;
+            self.since += elapsed;
+            self.polls = polls;
+        }
+        self.quick
+    }
 }
 
 impl Supervisor {
@@ -127,7 +163,7 @@ impl Supervisor {
             slots,
             incarnations: 0,
             draining: false,
-            polls_seen: 0,
+            pace: Pace::new(),
             idle_ticks: 0,
             published: Instant::now(),
         };
@@ -170,8 +206,7 @@ impl Supervisor {
             }
             if core.phase == Phase::Stopped {
                 shared.notify(&mut core);
-                drop(core);
-                return self.leave();
+                return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
             self.publish(&core, timeout > TICK);
@@ -225,6 +260,7 @@ impl Supervisor {
                 self.remove(core, worker, Exit::Unknown);
             }
         }
+        core.pump_all(); // what waits for a worker that cannot come ends
         core.kept += 1; // whoever waits for the start looks again
     }
 
@@ -426,17 +462,24 @@ impl Supervisor {
                 }
                 _ => {}
             }
-            if core.kill_after.is_some_and(|t| now >= t) && !lane.killed {
+            let Some(kill_after) = core.kill_after else {
+                continue;
+            };
+            if now >= kill_after && !lane.killed {
                 lane.kill();
+            }
+            if now >= kill_after + ZYGOTE_GRACE && lane.process.is_none() && !core.degraded {
+                // A zygote that does not even answer; its death lets go of what it owes.
+                self.zygote.process.kill();
             }
         }
     }
 
-    /// Drains while tasks are in flight and nobody else does.
+    /// Drains while tasks are in flight and nobody else does, or not often enough to keep the
+    /// workers supplied.
     fn take_over(&mut self, core: &mut Core) {
-        let polls = core.blocked.polls;
-        let polled = std::mem::replace(&mut self.polls_seen, polls) != polls;
-        let wanted = core.unfinished() > 0 && !core.blocked.leader && !polled;
+        let quick = self.pace.is_quick(core.blocked.polls);
+        let wanted = core.unfinished() > 0 && !core.blocked.leader && !quick;
         let epoch = &self.shared.inputs.layout().host_epoch;
         if self.draining {
             let _ = core.sleepers.disarm(epoch); // the drain follows in any case
@@ -627,16 +670,6 @@ impl Supervisor {
                 &self.shared.control,
             );
         }
-    }
-
-    /// The engine has stopped: so does the zygote.
-    fn leave(self) {
-        let _ = ToZygote::Quit.send(&self.zygote.socket, &[]);
-        if !self.zygote.process.wait_end(Duration::from_secs(2)) {
-            self.zygote.process.kill();
-            self.zygote.process.wait_end(Duration::from_secs(2));
-        }
-        self.zygote.process.reap();
     }
 }
 

@@ -48,6 +48,7 @@ impl CommitMark {
     }
 
     /// The number of bytes, from the start of the arena, that are committed.
+    #[cfg(test)]
     pub(crate) fn committed(&self) -> u64 {
         self.committed
     }

@@ -43,7 +43,6 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,7 +58,9 @@ use self::names::{
     Directory, Identity, LockedDirectory, Verdict, examine, examine_name, file_name,
     flock_patiently, is_ours, os_name_of, path_of, read_owner,
 };
-pub(crate) use self::names::{Found, clean, is_alive, list, unlink_name, valid_name};
+#[cfg(test)]
+use self::names::{Found, is_alive};
+pub(crate) use self::names::{clean, list, unlink_name, valid_name};
 use super::load_table::{
     Birth, LAYOUT_VERSION, LENGTH_OFFSET, MAGIC, MAX_WORKERS, MAX_WORKERS_OFFSET, Owner, Row,
     Table, TableWriter, segment_bytes,
@@ -71,7 +72,7 @@ use crate::sys::sync::{
 };
 
 /// `Shmem` is neither `Send` nor `Sync` because it holds a raw pointer.
-struct SharedMemory(Shmem);
+struct SharedMemory(#[expect(dead_code, reason = "kept for its drop, which unmaps")] Shmem);
 
 // SAFETY: after construction the value is only kept and dropped, and its drop (munmap, close) may
 // happen on any thread. The pointer taken from it is `TableWriter`'s, which is `Send` by itself.
@@ -81,7 +82,7 @@ unsafe impl Sync for SharedMemory {}
 
 enum Memory {
     Named(ManuallyDrop<SharedMemory>),
-    Private(MmapRaw),
+    Private(#[expect(dead_code, reason = "kept for its drop, which unmaps")] MmapRaw),
 }
 
 /// A mapped segment with its table.
@@ -250,26 +251,15 @@ impl ControlSegment {
         }
     }
 
-    /// The engine's name, if it has one.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.claim.as_ref().map(|claim| claim.name.as_str())
-    }
-
     /// The name to hand to the zygote for [`unlink_name`].
     pub(crate) fn os_name(&self) -> Option<&CStr> {
         self.claim.as_ref().map(|claim| claim.os_name.as_c_str())
     }
 
     /// The file behind the name.
-    pub(crate) fn path(&self) -> Option<PathBuf> {
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
         self.os_name().map(path_of)
-    }
-
-    /// From now on dropping leaves the name alone: what a forked child says first of all.
-    pub(crate) fn disown(&mut self) {
-        if let Some(claim) = &mut self.claim {
-            claim.owner = false;
-        }
     }
 
     /// The one writer of a row; `None` if there is no such row or it has a writer already.
@@ -420,11 +410,6 @@ impl std::fmt::Debug for RowWriter {
 }
 
 impl RowWriter {
-    /// The index of the row.
-    pub(crate) fn worker(&self) -> u32 {
-        self.worker
-    }
-
     /// Shows readers the new row, as a whole.
     pub(crate) fn publish(&mut self, row: &Row) {
         // `&mut self`, and one writer a row (`taken`): nobody else is at this row.

@@ -53,11 +53,6 @@ impl Sleepers {
         // in `Signaller::due` between the worker's publication and its load of `H`.
         fence(Ordering::SeqCst);
     }
-
-    /// Whether any thread sleeps.
-    pub(crate) fn any(&self) -> bool {
-        self.asleep != 0
-    }
 }
 
 /// A worker's private end, shared by its threads.
@@ -87,3 +82,6 @@ impl Signaller {
             && self.served.swap(epoch, Ordering::Relaxed) != epoch
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -294,28 +294,6 @@ impl Counter {
         Self::State,
         Self::Beat,
     ];
-
-    /// The name that status output and metrics use.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Submitted => "submitted",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Crashed => "crashed",
-            Self::TimedOut => "timed_out",
-            Self::Cancelled => "cancelled",
-            Self::WouldBlock => "would_block",
-            Self::Retried => "retried",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Unpolled => "unpolled",
-            Self::Spawned => "spawned",
-            Self::Died => "died",
-            Self::Workers => "workers",
-            Self::State => "state",
-            Self::Beat => "beat",
-        }
-    }
 }
 
 /// What selection looks at: one word a worker, packed.
@@ -426,6 +404,7 @@ impl Table {
     }
 
     /// When the segment was made; milliseconds of Unix time.
+    #[cfg(test)]
     pub(crate) fn created_ms(&self) -> i64 {
         // Relaxed: written once, before the version.
         self.header()
@@ -455,6 +434,7 @@ impl Table {
     }
 
     /// The load word of a worker; `None` if there is no such row.
+    #[cfg(test)]
     pub(crate) fn load(&self, worker: u32) -> Option<Load> {
         // Relaxed: a hint; credits and tasks are counted in the task table.
         let word = self.load_word(worker)?.load(Relaxed);
@@ -574,53 +554,12 @@ impl TableWriter {
         identity.version.store(LAYOUT_VERSION, Release);
     }
 
-    /// Counts up, from any thread.
-    pub(crate) fn add(&self, counter: Counter, n: u64) {
-        // Relaxed: see `Table::counter`.
-        self.header().counters[counter as usize]
-            .value
-            .fetch_add(n, Relaxed);
-    }
-
-    /// Counts down one of the counters of what is *now*, from any thread.
-    pub(crate) fn sub(&self, counter: Counter, n: u64) {
-        // Relaxed: see `Table::counter`.
-        self.header().counters[counter as usize]
-            .value
-            .fetch_sub(n, Relaxed);
-    }
-
     /// Sets a counter that one thread alone keeps.
     pub(crate) fn set(&self, counter: Counter, value: u64) {
         // Relaxed: see `Table::counter`.
         self.header().counters[counter as usize]
             .value
             .store(value, Relaxed);
-    }
-
-    /// Counts tasks handed to a worker, from any thread. No effect if there is no such row.
-    pub(crate) fn load_add(&self, worker: u32, n: u32) {
-        if let Some(word) = self.load_word(worker) {
-            // Relaxed: see `Table::load`.
-            word.fetch_add(n << 8, Relaxed);
-        }
-    }
-
-    /// Counts tasks settled, from any thread. No effect if there is no such row.
-    pub(crate) fn load_sub(&self, worker: u32, n: u32) {
-        if let Some(word) = self.load_word(worker) {
-            // Relaxed: see `Table::load`.
-            word.fetch_sub(n << 8, Relaxed);
-        }
-    }
-
-    /// Sets the state in a load word and leaves its count alone, from any thread.
-    pub(crate) fn set_load_state(&self, worker: u32, state: u8) {
-        if let Some(word) = self.load_word(worker) {
-            let with_state = |old: u32| Some((old & !0xFF) | u32::from(state));
-            // Relaxed: see `Table::load`. It never fails: the closure always has a value.
-            let _ = word.fetch_update(Relaxed, Relaxed, with_state);
-        }
     }
 
     /// Sets state and count, when a place gets a new worker.
@@ -683,7 +622,7 @@ mod tests {
             (45_056, 1_093_632)
         );
         for (place, counter) in Counter::ALL.into_iter().enumerate() {
-            assert_eq!(counter as usize, place, "{}", counter.name());
+            assert_eq!(counter as usize, place, "{counter:?}");
         }
         assert_eq!(
             Counter::Beat as usize,

@@ -15,9 +15,12 @@
 //!   has claimed a task that it never marks as started (see [`super::slot`]).
 
 use crate::shm::layout::{CREDITS, Line, PAYLOAD_WORDS};
+use crate::sys::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, load_acquire};
 
 const MASK: u64 = CREDITS as u64 - 1;
+/// How many cells ahead the producer takes back from the consumer's cache.
+const AHEAD: u64 = 8;
 
 /// One cell of the ring. Written by the host only.
 #[repr(C, align(64))]
@@ -101,6 +104,7 @@ impl Producer {
             word.store(value, Ordering::Relaxed);
         }
         self.tail += 1;
+        prefetch::write(&ring.cells[index(self.tail + AHEAD)]);
         // Release: pairs with the acquire load of `seq` in `pop`; publishes the words above and
         // whatever else the host wrote for this task (payload block, task information).
         cell.seq.store(self.tail, Ordering::Release);
@@ -150,6 +154,22 @@ pub(crate) fn pop(ring: &Ring, head: &Head) -> Option<Message> {
     }
 }
 
+/// The slot of the task after next, if there are that many; only a hint, for prefetching. Looks at
+/// the second cell only if the first is filled, so as not to take a cell from a producer that is
+/// just about to write it.
+#[inline]
+pub(crate) fn peek_slot(ring: &Ring, head: &Head) -> Option<usize> {
+    let at = head.0.load(Ordering::Relaxed); // Relaxed, here and below: a hint.
+    if ring.cells[index(at)].seq.load(Ordering::Relaxed) != at + 1 {
+        return None;
+    }
+    let cell = &ring.cells[index(at + 1)];
+    if cell.seq.load(Ordering::Relaxed) != at + 2 {
+        return None;
+    }
+    Some(Meta(cell.meta.load(Ordering::Relaxed)).slot())
+}
+
 /// Whether [`pop`] would find something; only a hint.
 #[inline]
 pub(crate) fn has_work(ring: &Ring, head: &Head) -> bool {
@@ -175,3 +195,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

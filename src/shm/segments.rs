@@ -190,25 +190,25 @@ impl HostLane {
     pub(crate) fn copy_result(&self, offset: u64, len: u64) -> Option<Box<[u8]>> {
         self.result(offset, len)?;
         let mut bytes = vec![0; usize::try_from(len).ok()?];
-        self.read_result(offset, &mut bytes);
+        self.read_result(offset, &mut bytes)?;
         Some(bytes.into_boxed_slice())
     }
 
     /// Fills `buffer` with result bytes from `offset` on (any alignment), each word read once.
-    /// What does not lie in the mapping is left as it was.
-    pub(crate) fn read_result(&self, offset: u64, buffer: &mut [u8]) {
+    /// `None`, and the buffer as it was, if they do not lie in the mapping.
+    pub(crate) fn read_result(&self, offset: u64, buffer: &mut [u8]) -> Option<()> {
         let aligned = offset & !7;
-        let mut skip = (offset - aligned) as usize;
+        let mut skip = usize::from(offset.to_le_bytes()[0] & 7);
         let span = (skip + buffer.len()).next_multiple_of(8);
-        let Some(start) = self.up.range(RESULTS_OFFSET + aligned, span as u64) else {
-            return;
-        };
+        let start = self.up.range(RESULTS_OFFSET + aligned, span as u64)?;
         let start = start.cast::<AtomicU64>();
         let mut rest = buffer;
         for index in 0..span / 8 {
-            // SAFETY: the words from `start` on lie in the mapping (checked above), `start` is a
-            // multiple of 8 bytes from a page boundary, and the mapping lives as long as `self`.
-            let word = unsafe { start.add(index).as_ref() };
+            // SAFETY: the words from `start` on lie in the mapping (checked above).
+            let word = unsafe { start.add(index) };
+            // SAFETY: inside the mapping, a multiple of 8 bytes from a page boundary, an atomic,
+            // and the mapping lives as long as `self`.
+            let word = unsafe { word.as_ref() };
             // Relaxed: a worker that writes after publication harms only what it said itself.
             let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
             let bytes = &bytes[skip..];
@@ -218,6 +218,7 @@ impl HostLane {
             head.copy_from_slice(&bytes[..take]);
             rest = tail;
         }
+        Some(())
     }
 
     /// Gives a result block back to the worker. At most [`RELEASES`] blocks are held at a time, so
@@ -230,7 +231,7 @@ impl HostLane {
         let _guard = lock(&self.releasing);
         // Relaxed: only written here, under the lock.
         let tail = down.released_tail.0.load(Ordering::Relaxed);
-        let cell = &down.released[(tail % RELEASES as u64) as usize];
+        let cell = &down.released[release_index(tail)];
         cell.store(offset, Ordering::Relaxed); // Relaxed: published by the tail.
         // Release: pairs with the acquire load in `WorkerLane::released`; also orders our reads
         // of the block before the worker's reuse of it.
@@ -344,9 +345,14 @@ impl WorkerLane {
         if load_acquire(&self.down().released_tail.0) == head {
             return None;
         }
-        let cell = &self.down().released[(head % RELEASES as u64) as usize];
+        let cell = &self.down().released[release_index(head)];
         Some(cell.load(Ordering::Relaxed)) // Relaxed: ordered after the load of the tail.
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a remainder of RELEASES")]
+fn release_index(position: u64) -> usize {
+    (position % RELEASES as u64) as usize
 }
 
 /// The words of a short payload or result as bytes, in memory order.

@@ -16,6 +16,7 @@
 //! per slot is on its way at any time, and two can never cancel each other out.
 
 use crate::shm::layout::{BITMAP_WORDS, CREDITS, RESULT_WORDS};
+use crate::sys::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, load_acquire};
 
 /// One task slot. Written by the worker only.
@@ -69,18 +70,29 @@ impl Kind {
     }
 }
 
-/// A completion as it stands in a slot, copied out. Nothing in it has been validated except that
-/// `kind` is known; lengths and offsets are the worker's word.
+/// The head of a completion. As read by the host, nothing in it has been validated except that
+/// `kind` is known; length and times are the worker's word.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Completion {
+pub(crate) struct Ending {
     pub(crate) kind: Kind,
-    /// The result lies in the result arena, at `result[0]`.
+    /// The result lies in the result arena, at the offset in word 0.
     pub(crate) in_arena: bool,
     pub(crate) len: u32,
     pub(crate) code: i32,
     pub(crate) start: u64,
     pub(crate) end: u64,
-    pub(crate) result: [u64; RESULT_WORDS],
+}
+
+impl Ending {
+    /// How many words of the slot's result are in use, if the length is honest.
+    #[inline]
+    pub(crate) fn words(&self) -> usize {
+        if self.in_arena {
+            1
+        } else {
+            (self.len as usize).div_ceil(8).min(RESULT_WORDS)
+        }
+    }
 }
 
 const IN_ARENA: u64 = 1 << 8;
@@ -97,6 +109,12 @@ impl TaskSlot {
         self.ticket.store(ticket, Ordering::Release);
     }
 
+    /// Worker: a task with this slot is about to finish.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch::write(&self.finished);
+    }
+
     /// Worker: how far the task is.
     pub(crate) fn set_progress(&self, done: u64, total: u64) {
         // Relaxed: each number stands for itself; a reader may see a new one beside an old one.
@@ -106,30 +124,19 @@ impl TaskSlot {
 
     /// Worker: this dispatch is finished. `result` holds the bytes, or the arena offset in word 0.
     #[inline]
-    pub(crate) fn finish(&self, ticket: u64, completion: &Completion) {
+    pub(crate) fn finish(&self, ticket: u64, ending: &Ending, result: &[u64; RESULT_WORDS]) {
         let f = &self.finished;
-        let place = if completion.in_arena { IN_ARENA } else { 0 };
-        let words = if completion.in_arena {
-            1
-        } else {
-            (completion.len as usize).div_ceil(8)
-        };
+        let place = if ending.in_arena { IN_ARENA } else { 0 };
         // Relaxed: published by the store of `done`.
         f.kind_and_len.store(
-            completion.kind as u64 | place | u64::from(completion.len) << 32,
+            ending.kind as u64 | place | u64::from(ending.len) << 32,
             Ordering::Relaxed,
         );
-        f.code.store(
-            u64::from(completion.code.cast_unsigned()),
-            Ordering::Relaxed,
-        );
-        f.start.store(completion.start, Ordering::Relaxed);
-        f.end.store(completion.end, Ordering::Relaxed);
-        for (word, value) in f
-            .result
-            .iter()
-            .zip(&completion.result[..words.min(RESULT_WORDS)])
-        {
+        f.code
+            .store(u64::from(ending.code.cast_unsigned()), Ordering::Relaxed);
+        f.start.store(ending.start, Ordering::Relaxed);
+        f.end.store(ending.end, Ordering::Relaxed);
+        for (word, value) in f.result.iter().zip(result).take(ending.words()) {
             word.store(*value, Ordering::Relaxed);
         }
         // Release: pairs with the acquire load in `is_done`; publishes the fields above, the
@@ -144,33 +151,29 @@ impl TaskSlot {
         load_acquire(&self.finished.done) == ticket
     }
 
-    /// Host: copies the completion out, after [`TaskSlot::is_done`]; each field is read once.
+    /// Host: the head of the completion, after [`TaskSlot::is_done`]; each field is read once.
     /// `None` if the worker wrote nonsense.
     #[inline]
-    pub(crate) fn copy(&self) -> Option<Completion> {
+    pub(crate) fn ending(&self) -> Option<Ending> {
         let f = &self.finished;
         // Relaxed: ordered after the acquire load of `done`.
         let head = f.kind_and_len.load(Ordering::Relaxed);
-        let in_arena = head & IN_ARENA != 0;
-        let len = (head >> 32) as u32;
-        let words = if in_arena {
-            1
-        } else {
-            (len as usize).div_ceil(8)
-        };
-        let mut result = [0; RESULT_WORDS];
-        for (value, word) in result[..words.min(RESULT_WORDS)].iter_mut().zip(&f.result) {
-            *value = word.load(Ordering::Relaxed);
-        }
-        Some(Completion {
+        Some(Ending {
             kind: Kind::from_wire(head & 0xff)?,
-            in_arena,
-            len,
+            in_arena: head & IN_ARENA != 0,
+            len: (head >> 32) as u32,
             code: truncate(f.code.load(Ordering::Relaxed)).cast_signed(),
             start: f.start.load(Ordering::Relaxed),
             end: f.end.load(Ordering::Relaxed),
-            result,
         })
+    }
+
+    /// Host: copies words of the result out, as many as `words` has room for.
+    #[inline]
+    pub(crate) fn read_result(&self, words: &mut [u64]) {
+        for (value, word) in words.iter_mut().zip(&self.finished.result) {
+            *value = word.load(Ordering::Relaxed); // Relaxed: as in `ending`.
+        }
     }
 
     /// Host: when this dispatch was started, if it was.
@@ -260,6 +263,9 @@ pub(crate) struct Collector {
     free: Vec<u16>,
     outstanding: u32,
     seen: [u64; BITMAP_WORDS],
+    /// The slot at which the next scan begins: where the last one ran out of its budget. Slots
+    /// that are reused at once would else be served before all others for ever.
+    cursor: usize,
 }
 
 /// What a scan met.
@@ -280,6 +286,7 @@ impl Collector {
             free: (0..CREDITS).rev().map(truncate_slot).collect(),
             outstanding: 0,
             seen: [0; BITMAP_WORDS],
+            cursor: 0,
         }
     }
 
@@ -346,9 +353,25 @@ impl Collector {
         mut take: impl FnMut(u16, u64, &TaskSlot),
     ) -> Scan {
         let mut left = budget;
-        for (index, word) in bitmap.0.iter().enumerate() {
+        let (first, bit) = (self.cursor / 64, self.cursor % 64);
+        // Once around: the first word comes again at the end, for the bits below the cursor.
+        for step in 0..BITMAP_WORDS + usize::from(bit != 0) {
+            let index = (first + step) % BITMAP_WORDS;
+            let mask = match step {
+                0 => !0 << bit,
+                BITMAP_WORDS => !(!0 << bit),
+                _ => !0,
+            };
             // Acquire: pairs with the Release `fetch_xor` in `Pending::flush`.
-            let mut changed = load_acquire(word) ^ self.seen[index];
+            let mut changed = (load_acquire(&bitmap.0[index]) ^ self.seen[index]) & mask;
+            let mut ahead = changed;
+            for _ in 0..left {
+                if ahead == 0 {
+                    break;
+                }
+                prefetch::read(&cells[index * 64 + ahead.trailing_zeros() as usize].finished);
+                ahead &= ahead - 1;
+            }
             while changed != 0 {
                 let bit = changed & changed.wrapping_neg();
                 let slot = index * 64 + bit.trailing_zeros() as usize;
@@ -356,6 +379,7 @@ impl Collector {
                     Credit::Taken => {}
                     Credit::Outstanding(ticket) => {
                         if left == 0 {
+                            self.cursor = slot;
                             return Scan::Partial;
                         }
                         left -= 1;
@@ -423,18 +447,20 @@ impl DoneBitmap {
     }
 }
 
-impl Completion {
-    /// A completion without a result; the times are filled in by whoever publishes it.
+impl Ending {
+    /// An ending without a result; the times are filled in by whoever publishes it.
     #[inline]
-    pub(crate) fn empty(kind: Kind, code: i32) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Self {
             kind,
             in_arena: false,
             len: 0,
-            code,
+            code: 0,
             start: 0,
             end: 0,
-            result: [0; RESULT_WORDS],
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -5,7 +5,7 @@
 //! about 10. Kind and scale are made once by the host and travel to every worker, so that both
 //! sides mean the same by a tick.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -67,6 +67,30 @@ impl Clock {
     }
 }
 
+/// Milliseconds since 1970, from ticks: asks the kernel only once in a while.
+#[derive(Debug, Default)]
+pub(crate) struct Calendar {
+    ms: u64,
+    asked_at: u64,
+    ask_again: u64,
+}
+
+impl Calendar {
+    /// How long an answer is good for. The kernel's coarse clock itself moves every 1 to 10 ms.
+    const GOOD_FOR: Duration = Duration::from_millis(1);
+
+    /// The time at tick `now`.
+    #[inline]
+    pub(crate) fn unix_ms(&mut self, clock: Clock, now: u64) -> u64 {
+        if now.wrapping_sub(self.asked_at) >= self.ask_again {
+            self.ms = unix_ms();
+            self.asked_at = now;
+            self.ask_again = clock.ticks(Self::GOOD_FOR);
+        }
+        self.ms
+    }
+}
+
 fn monotonic_ns() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
     t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
@@ -80,8 +104,8 @@ pub(crate) fn unix_ms() -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod counter {
-    use super::{Duration, Instant};
     use core::arch::x86_64::{__cpuid, _rdtsc};
+    use std::time::{Duration, Instant};
 
     #[inline]
     pub(super) fn read() -> u64 {
@@ -152,6 +176,7 @@ mod counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn the_counter_agrees_with_the_monotonic_clock() {

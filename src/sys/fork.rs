@@ -65,6 +65,14 @@ pub(crate) fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), std::ptr::null_mut()) };
 }
 
+/// What a hang-up does to this process: nothing, or what it does by default, ending it.
+pub(crate) fn ignore_hangup(ignore: bool) {
+    let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: both are valid dispositions, and no handler of anybody's is replaced: this is called
+    // after `reset_signals`.
+    unsafe { libc::signal(libc::SIGHUP, action) };
+}
+
 /// Closes every descriptor above 2 that is not in `keep`.
 pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) {
     let mut keep: Vec<u32> = keep

@@ -149,11 +149,12 @@ impl<T: SharedLayout> Segment<T> {
         unsafe { &*self.map.as_ptr().cast::<T>() }
     }
 
-    /// The address of `offset`, if `offset + len` lies inside the mapping.
+    /// The address of `offset`, if `offset + len` lies inside the mapping and this is not a forked
+    /// child's copy, which has none.
     #[inline]
     pub(crate) fn range(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
-        if end > self.map.len() as u64 {
+        if end > self.map.len() as u64 || self.guard.is_child() {
             return None;
         }
         let offset = usize::try_from(offset).ok()?;

@@ -71,12 +71,7 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
-    /// Whether every thread of the process has ended: no store of its can follow.
-    pub(crate) fn has_ended(&self) -> bool {
-        wait_readable(self.fd.as_fd(), Duration::ZERO)
-    }
-
-    /// Waits for the end.
+    /// Waits until every thread of the process has ended, so that no store of its can follow.
     pub(crate) fn wait_end(&self, timeout: Duration) -> bool {
         wait_readable(self.fd.as_fd(), timeout)
     }

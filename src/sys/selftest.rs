@@ -24,10 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Tests every feature, once per process; the error names the first that is missing.
 pub(crate) fn run() -> Result<()> {
     static FAILURE: OnceLock<Option<String>> = OnceLock::new();
-    let failure = FAILURE.get_or_init(|| match check() {
-        Ok(()) => None,
-        Err(error) => Some(error),
-    });
+    let failure = FAILURE.get_or_init(|| check().err());
     failure
         .as_ref()
         .map_or(Ok(()), |missing| Err(Error::Unsupported(missing.clone())))

@@ -58,10 +58,6 @@ impl Socket {
         Self(fd)
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-
     /// Sends one message. With `wait` false a full socket is an error (`EAGAIN`), so that a peer
     /// that does not read cannot hold us up.
     pub(crate) fn send(

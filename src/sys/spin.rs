@@ -3,7 +3,7 @@
 //! Waking a sleeper costs tens of microseconds, spinning a fraction of one, so spinning for about
 //! the price of a sleep-and-wake pair never costs more than twice the optimum: *if* the peer can
 //! run meanwhile. When it cannot (more runnable threads than CPUs), a spinner holds up the very
-//! thread that it waits for. So spin only while spinning has lately paid off, and try it anew only
+//! thread that it waits for. So spin only while !spinning has lately paid off, and try it anew only
 //! now and then.
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,8 @@ impl Spin {
     }
 
     /// Spins until `found`; false if the budget ran out first.
+    ///
+    /// The clock is read between any two looks, which takes about as long as a PAUSE.
     #[inline]
     pub(crate) fn until(&self, clock: Clock, mut found: impl FnMut() -> bool) -> bool {
         if self.budget == 0 {
@@ -52,18 +54,19 @@ impl Spin {
         };
         let start = clock.now();
         loop {
-            for _ in 0..16 {
-                if found() {
-                    if failures != 0 {
-                        self.failures.store(0, Relaxed);
-                    }
-                    return true;
+            if found() {
+                if failures != 0 {
+                    self.failures.store(0, Relaxed);
                 }
-                spin_hint();
+                return true;
             }
-            if clock.now().wrapping_sub(start) > budget {
+            let spent = clock.now().wrapping_sub(start);
+            if spent > budget {
                 self.failures.store(failures.wrapping_add(1), Relaxed);
                 return false;
+            }
+            if spent > budget / 16 {
+                spin_hint(); // it takes long: be kind to a sibling thread of this core
             }
         }
     }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::shm::doorbell::Sleeper;
 use crate::shm::hostbell::Signaller;
-use crate::shm::layout::{Down, Up};
+use crate::shm::layout::{Down, RESULT_WORDS, Up};
 use crate::shm::leader::Leadership;
 use crate::shm::ring::{self, Message};
 use crate::shm::segments::{LaneFds, WorkerLane};
-use crate::shm::slot::{Completion, Kind, Pending};
+use crate::shm::slot::{Ending, Kind, Pending};
 use crate::sys::clock::Clock;
 use crate::sys::event::Event;
 use crate::sys::socket::Socket;
@@ -34,6 +34,8 @@ pub(crate) struct Inherited {
     pub(crate) event: OwnedFd,
     pub(crate) control: OwnedFd,
 }
+
+const NO_RESULT: [u64; RESULT_WORDS] = [0; RESULT_WORDS];
 
 /// One worker's end of its lane, shared by its threads.
 #[derive(Debug)]
@@ -165,6 +167,10 @@ impl Lane {
     #[inline]
     fn start(&self, hand: &mut Hand, message: Message) -> Option<Started> {
         let slot = message.meta.slot();
+        self.up().slots[slot].prefetch();
+        if let Some(soon) = ring::peek_slot(&self.down().ring, &self.up().head) {
+            self.up().slots[soon].prefetch();
+        }
         if hand.now == 0 {
             hand.now = self.clock.now();
         }
@@ -173,7 +179,12 @@ impl Lane {
         // Relaxed: advice, as every cancellation is.
         if self.down().cancel[slot].load(Ordering::Relaxed) == message.ticket {
             let started = Started { message, start };
-            self.finish(hand, &started, &mut Completion::empty(Kind::Cancelled, 0));
+            self.finish(
+                hand,
+                &started,
+                &mut Ending::new(Kind::Cancelled),
+                &NO_RESULT,
+            );
             return None;
         }
         if !hand.pending.is_empty()
@@ -186,15 +197,21 @@ impl Lane {
         Some(Started { message, start })
     }
 
-    /// Publishes a completion. `completion.start` and `end` are filled in here.
+    /// Publishes a completion. The times of `ending` are filled in here.
     #[inline]
-    pub(crate) fn finish(&self, hand: &mut Hand, started: &Started, completion: &mut Completion) {
+    pub(crate) fn finish(
+        &self,
+        hand: &mut Hand,
+        started: &Started,
+        ending: &mut Ending,
+        result: &[u64; RESULT_WORDS],
+    ) {
         let message = &started.message;
         let slot = message.meta.slot();
         let end = self.clock.now();
-        completion.start = started.start;
-        completion.end = end;
-        self.up().slots[slot].finish(message.ticket, completion);
+        ending.start = started.start;
+        ending.end = end;
+        self.up().slots[slot].finish(message.ticket, ending, result);
         hand.now = end;
         let noted = hand.pending.add(slot);
         if noted >= BATCH || end.wrapping_sub(started.start) > self.batch_below {
@@ -231,24 +248,28 @@ impl Lane {
             Some(d) => d.saturating_duration_since(Instant::now()).min(NAP),
             None => NAP,
         };
+        let idle = || !self.has_work() && !self.is_closing();
+        let shared = self.threads > 1;
+        // A thread that is alone needs no place to spin.
+        if !shared && self.spin.until(self.clock, || !idle()) {
+            return;
+        }
         // Relaxed: read by the watcher only, which looks again until it is 0.
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let idle = || !self.has_work() && !self.is_closing();
-        self.leadership
-            .lead(self.threads > 1, left(), idle, |sleeper| {
-                if self.spin.until(self.clock, || !idle()) {
-                    return;
-                }
-                // Relaxed: only this process moves the head; a stale value only means another look.
-                let head = self.up().head.0.load(Ordering::Relaxed);
-                sleeper.sleep(
-                    head,
-                    &self.down().tail,
-                    &self.up().sleep_epoch,
-                    left(),
-                    || self.is_closing(),
-                );
-            });
+        self.leadership.lead(shared, left(), idle, |sleeper| {
+            if shared && self.spin.until(self.clock, || !idle()) {
+                return;
+            }
+            // Relaxed: only this process moves the head; a stale value only means another look.
+            let head = self.up().head.0.load(Ordering::Relaxed);
+            sleeper.sleep(
+                head,
+                &self.down().tail,
+                &self.up().sleep_epoch,
+                left(),
+                || self.is_closing(),
+            );
+        });
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -271,7 +292,8 @@ impl Lane {
             self.finish(
                 &mut hand,
                 &started,
-                &mut Completion::empty(Kind::Returned, 0),
+                &mut Ending::new(Kind::Returned),
+                &NO_RESULT,
             );
         }
         self.flush(&mut hand);

@@ -111,7 +111,7 @@ impl<'a> Assigned<'a> {
     }
 
     fn end(&mut self, result: TaskResult) {
-        if let Some(task) = self.task.take() {
+        if let Some(mut task) = self.task.take() {
             let mut hand = Hand::default();
             task.finish(&mut hand, result);
             self.worker.lane.flush(&mut hand);

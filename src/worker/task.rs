@@ -5,8 +5,9 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::shm::arena::Block;
+use crate::shm::layout::RESULT_WORDS;
 use crate::shm::segments::{words_as_bytes, words_as_bytes_mut};
-use crate::shm::slot::{Completion, Kind};
+use crate::shm::slot::{Ending, Kind};
 use crate::sys::sync::Ordering;
 use crate::task::{Class, Label, TaskId};
 use crate::worker::lane::{Hand, Lane, Started};
@@ -78,7 +79,8 @@ where
 pub struct Task<'a> {
     lane: &'a Lane,
     started: Started,
-    reply: Completion,
+    ending: Ending,
+    result: [u64; RESULT_WORDS],
     block: Option<Block>,
     failure: Option<Failure>,
 }
@@ -89,7 +91,8 @@ impl<'a> Task<'a> {
         Self {
             lane,
             started,
-            reply: Completion::empty(Kind::Completed, 0),
+            ending: Ending::new(Kind::Completed),
+            result: [0; RESULT_WORDS],
             block: None,
             failure: None,
         }
@@ -179,17 +182,17 @@ impl<'a> Task<'a> {
     pub fn reply_buf(&mut self, len: usize) -> Result<&mut [u8]> {
         self.drop_reply();
         if len <= self.lane.inline_result() {
-            self.reply.len = u32::try_from(len).unwrap_or(0);
-            return Ok(&mut words_as_bytes_mut(&mut self.reply.result)[..len]);
+            self.ending.len = u32::try_from(len).unwrap_or(0);
+            return Ok(&mut words_as_bytes_mut(&mut self.result)[..len]);
         }
         let block = self
             .lane
             .results
             .allocate(self.lane.shared(), &self.lane.control, len)?;
         self.block = Some(block);
-        self.reply.in_arena = true;
-        self.reply.len = u32::try_from(len).unwrap_or(u32::MAX); // `max_result` is below 4 GiB
-        self.reply.result[0] = block.offset;
+        self.ending.in_arena = true;
+        self.ending.len = u32::try_from(len).unwrap_or(u32::MAX); // `max_result` is below 4 GiB
+        self.result[0] = block.offset;
         self.lane.shared().result_mut(block.offset, len)
     }
 
@@ -207,17 +210,18 @@ impl<'a> Task<'a> {
         if let Some(block) = self.block.take() {
             self.lane.results.free(block);
         }
-        self.reply.in_arena = false;
-        self.reply.len = 0;
+        self.ending.in_arena = false;
+        self.ending.len = 0;
     }
 
-    /// Publishes the task's end.
+    /// Publishes the task's end; once.
     #[inline]
-    pub(crate) fn finish(mut self, hand: &mut Hand, result: TaskResult) {
+    pub(crate) fn finish(&mut self, hand: &mut Hand, result: TaskResult) {
         if let Some(failure) = self.failure.take().or(result.err()) {
             self.put_failure(&failure);
         }
-        self.lane.finish(hand, &self.started, &mut self.reply);
+        self.lane
+            .finish(hand, &self.started, &mut self.ending, &self.result);
     }
 
     /// Puts a failure in the reply's place. A text that finds no room is cut.
@@ -227,8 +231,8 @@ impl<'a> Task<'a> {
             let cut = failure.text.floor_char_boundary(self.lane.inline_result());
             let _ = self.reply(&text[..cut]); // fits inline
         }
-        self.reply.kind = Kind::Failed;
-        self.reply.code = failure.code;
+        self.ending.kind = Kind::Failed;
+        self.ending.code = failure.code;
     }
 }
 

@@ -35,12 +35,17 @@ fn watch(lane: &Lane, host: &Process) {
         match ToWorker::receive(&lane.control) {
             Incoming::Message(ToWorker::Recall, _) => lane.recall(),
             Incoming::Message(ToWorker::Grown, _) => lane.results.answered(),
-            Incoming::Message(ToWorker::Shutdown, _) => return close(lane),
+            Incoming::Message(ToWorker::Shutdown, _) => break,
             Incoming::Nothing => {}
-            // The engine was dropped without an orderly stop.
-            Incoming::Closed => return close(lane),
+            // The engine was dropped without an orderly stop, or the host is dying: its socket
+            // closes before its pidfd is readable.
+            Incoming::Closed => break,
         }
     }
+    close(lane);
+    // A task in hand may go on for ever; this process must not, once the host is gone.
+    while !wait_any(&[host.as_fd()], None)[0] {}
+    fork::exit(0);
 }
 
 /// Ends every thread that waits for a task. Tasks in hand are finished first.

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -30,6 +31,9 @@ const LANE_VARIABLE: &str = "MINIFLOW_LANE";
 const EXIT_JOIN: i32 = 70;
 /// Exit code of a worker whose program could not be executed, as in the shell.
 const EXIT_EXEC: i32 = 127;
+
+/// How long a zygote may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the workers of an engine run.
 #[derive(Clone)]
@@ -56,6 +60,18 @@ pub(crate) struct ZygoteLink {
     pub(crate) process: Process,
 }
 
+impl Drop for ZygoteLink {
+    /// Ends the zygote, which by then has no children that matter, and reaps it.
+    fn drop(&mut self) {
+        let _ = ToZygote::Quit.send(&self.socket, &[]);
+        if !self.process.wait_end(PATIENCE) {
+            self.process.kill();
+            self.process.wait_end(PATIENCE);
+        }
+        self.process.reap();
+    }
+}
+
 /// Forks the zygote of a new engine.
 pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
     let (ours, theirs) = Socket::pair()?;
@@ -71,7 +87,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
         Fork::Child => {
             drop(ours);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                Zygote::run(role, host, theirs, inherit)
+                Zygote::run(role, host, theirs, inherit);
             }));
             fork::exit(i32::from(outcome.is_err()));
         }
@@ -119,6 +135,9 @@ impl<'a> Zygote<'a> {
         // Its own group: Ctrl-C at a terminal reaches the host alone.
         let _ = rustix::process::setpgid(None, None);
         fork::reset_signals();
+        // The host's death orphans this process group, and if a worker in it is stopped just then
+        // the kernel hangs up on all of it: the zygote has work left to do.
+        fork::ignore_hangup(true);
         let mut keep = vec![socket.as_fd()];
         keep.extend(borrow(inherit));
         fork::close_all_but(&keep);
@@ -214,6 +233,7 @@ impl<'a> Zygote<'a> {
     /// In the forked child: turns into a worker, and never returns.
     fn become_worker(&self, zygote: Pid, inherited: Inherited) -> ! {
         fork::set_name(c"mf-worker");
+        fork::ignore_hangup(false);
         // The zygote's socket and the pidfds of the siblings are none of its business.
         let mut keep = lane_fds(&inherited, &self.host).to_vec();
         keep.extend(borrow(self.inherit));
@@ -261,13 +281,16 @@ impl<'a> Zygote<'a> {
         for child in &self.children {
             child.process.kill();
         }
-        if let Some(name) = self.name.take() {
-            if let Ok(name) = CString::new(name) {
-                control::unlink_name(&name);
-            }
+        // Its socket closes while it is still dying. Only when it has ended is its name free: until
+        // then the lock on it is held, and the name looks alive.
+        self.host.wait_end(5 * PATIENCE);
+        if let Some(name) = self.name.take()
+            && let Ok(name) = CString::new(name)
+        {
+            control::unlink_name(&name);
         }
         for child in &self.children {
-            child.process.wait_end(std::time::Duration::from_secs(10));
+            child.process.wait_end(5 * PATIENCE);
         }
     }
 }

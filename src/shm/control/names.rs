@@ -336,6 +336,7 @@ pub(crate) fn unlink_name(os_name: &CStr) -> bool {
 }
 
 /// Whether an engine of this name, of this user, is alive.
+#[cfg(test)]
 pub(crate) fn is_alive(name: &str) -> bool {
     let verdict = || {
         let os_name = os_name_of(name).ok()?;

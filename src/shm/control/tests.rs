@@ -12,6 +12,7 @@ use super::super::load_table::{Counter, CrashRecord, DecisionRecord, LOG_RECORDS
 use super::names::{ProcStat, clean_if};
 use super::*;
 use crate::sys::sync::Ordering::Relaxed;
+use std::path::PathBuf;
 
 /// A name that no other test and no other run uses; its file is gone when the test is over.
 struct Name(String);
@@ -157,24 +158,19 @@ fn a_monitor_reads_what_the_host_wrote() {
 
     for (n, counter) in (1..).zip(Counter::ALL) {
         segment.set(counter, n);
-        segment.add(counter, 1000);
-        segment.sub(counter, 100);
     }
     for (n, counter) in (1..).zip(Counter::ALL) {
-        assert_eq!(reader.counter(counter), n + 900, "{}", counter.name());
+        assert_eq!(reader.counter(counter), n, "{counter:?}");
     }
 
     segment.set_load(
         2,
         Load {
-            state: 9,
-            outstanding: 70_000,
+            state: 255,
+            outstanding: 70_002,
         },
     );
-    segment.load_add(2, 5);
-    segment.set_load_state(2, 255);
-    segment.load_sub(2, 3);
-    segment.load_add(3, 1); // no such row
+    segment.set_load(3, Load::default()); // no such row
     assert_eq!(
         reader.load(2),
         Some(Load {
@@ -211,12 +207,12 @@ fn a_monitor_reads_what_the_host_wrote() {
 #[test]
 fn a_private_table_has_no_name_and_works_alike() {
     let segment = ControlSegment::private(2).unwrap();
-    assert_eq!((segment.name(), segment.path()), (None, None));
+    assert_eq!(segment.path(), None);
     assert_eq!(
         (segment.engine_name(), segment.pid()),
         (String::new(), std::process::id())
     );
-    segment.add(Counter::Submitted, 2);
+    segment.set(Counter::Submitted, 2);
     let row = Row {
         state: 1,
         ..Row::default()
@@ -234,7 +230,7 @@ fn a_row_has_one_writer() {
     let first = segment.row_writer(0).unwrap();
     assert!(segment.row_writer(0).is_none() && segment.row_writer(2).is_none());
     drop(first);
-    assert_eq!(segment.row_writer(0).unwrap().worker(), 0);
+    assert!(segment.row_writer(0).is_some());
 }
 
 #[test]
@@ -385,21 +381,6 @@ fn a_forked_child_leaves_the_name_alone() {
     });
     assert_eq!(silent.reap().code(), Some(0));
     assert!(is_alive(&name) && name.path().exists());
-    let polite = Child::fork(|| {
-        let Some(mut segment) = segment.take() else {
-            return 1;
-        };
-        segment.disown();
-        drop(segment);
-        0
-    });
-    assert_eq!(polite.reap().code(), Some(0));
-    assert!(is_alive(&name) && name.path().exists());
-    segment.as_ref().unwrap().add(Counter::Submitted, 1);
-    let mut segment = segment.unwrap();
-    segment.disown();
-    drop(segment);
-    assert!(name.path().exists(), "disowned");
 }
 
 #[test]

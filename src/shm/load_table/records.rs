@@ -127,6 +127,7 @@ macro_rules! record {
         #[cfg(test)]
         impl $name {
             /// A record in which every word is the same.
+            #[allow(dead_code, reason = "not every record has a test that needs it")]
             pub(crate) fn filled(word: u64) -> Self {
                 Self::decode(&[word; $n])
             }
