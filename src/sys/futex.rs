@@ -23,6 +23,11 @@ mod real {
     pub(crate) struct FutexWord(AtomicU32);
 
     impl FutexWord {
+        #[cfg(test)]
+        pub(crate) fn new(value: u32) -> Self {
+            Self(AtomicU32::new(value))
+        }
+
         /// Acquire: pairs with the Release in [`FutexWord::publish`].
         #[inline]
         pub(crate) fn load(&self) -> u32 {
