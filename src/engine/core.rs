@@ -105,6 +105,8 @@ pub(crate) struct Core {
     pub(crate) lanes: Vec<Option<Lane>>,
     /// Lanes with unannounced descriptors.
     unannounced: Vec<u32>,
+    /// The lane that the last drain began with.
+    first_lane: usize,
     pub(crate) payloads: Payloads,
     pub(crate) sleepers: Sleepers,
     pub(crate) totals: Totals,
@@ -130,6 +132,13 @@ pub(crate) struct Core {
 /// Where drained completions go first; what finds no room there is kept in the table.
 pub(crate) trait Sink {
     fn has_room(&self) -> bool;
+
+    /// How many completions are worth taking out of one lane now.
+    #[inline]
+    fn budget(&self) -> usize {
+        SCAN_BUDGET
+    }
+
     fn put(&mut self, completion: Completion);
 }
 
@@ -143,6 +152,12 @@ impl Sink for Batch<'_> {
     #[inline]
     fn has_room(&self) -> bool {
         self.out.len() < self.max
+    }
+
+    /// What finds no room here would be kept, and copied once more; the lane keeps it as well.
+    #[inline]
+    fn budget(&self) -> usize {
+        SCAN_BUDGET.min(self.max - self.out.len())
     }
 
     #[inline]
@@ -186,6 +201,7 @@ impl Core {
             }),
             lanes: (0..config.max_workers()).map(|_| None).collect(),
             unannounced: Vec::new(),
+            first_lane: 0,
             payloads: Payloads::new(config.payload_arena, config.max_payload),
             sleepers: Sleepers::default(),
             totals: Totals::default(),
@@ -509,28 +525,35 @@ impl Core {
     // ---- completions ----
 
     /// Takes what is ready: first from the ready list, then from the lanes, and hands out what
-    /// waits in the central queue. True if a lane has more than was taken.
+    /// waits in the central queue.
     #[inline]
-    pub(crate) fn drain(&mut self, sink: &mut impl Sink) -> bool {
+    pub(crate) fn drain(&mut self, sink: &mut impl Sink) {
         while sink.has_room()
             && let Some(completion) = self.table.pop_ready()
         {
             sink.put(completion);
         }
-        let mut more = false;
-        for worker in 0..self.lanes.len() {
+        // Each time another lane is first: those before it must not use up all room for ever.
+        let count = self.lanes.len();
+        self.first_lane += 1;
+        if self.first_lane >= count {
+            self.first_lane = 0;
+        }
+        for worker in (self.first_lane..count).chain(0..self.first_lane) {
+            let budget = sink.budget();
+            if budget == 0 {
+                break;
+            }
             let scan = self.collect(worker, |collector, up, tasks, settle| {
-                collector.scan(&up.bitmap, &up.slots, SCAN_BUDGET, |slot, _, cell| {
+                collector.scan(&up.bitmap, &up.slots, budget, |slot, _, cell| {
                     settle.take(tasks[usize::from(slot)], cell, sink);
                 })
             });
             if scan == Some(Scan::Violation) {
                 self.quarantine(worker);
             }
-            more |= scan == Some(Scan::Partial);
         }
         self.pump_all();
-        more
     }
 
     /// [`Core::drain`] by the done words instead of the bitmap: also finds what a worker has

@@ -1,39 +1,34 @@
 //! Waking a worker that sleeps: the futex on the tail.
 //!
-//! The tail `T` lies in the host's page and is the futex word; `Z`, where the worker says that it
-//! sleeps, lies in the worker's page. It is Dekker's pattern: each side stores its own word, then
-//! reads the other's, with a full fence between. In the single order of the two `SeqCst` fences one
-//! comes first; the side whose fence comes second sees the other's store. If the host's is second
-//! it sees `Z != 0` and wakes; if the worker's is second it sees the new tail and does not sleep.
-//! Between the worker's check and its sleep the kernel compares `T` again. Leaving out either fence
-//! loses wake-ups on x86 too; the models below show it.
+//! The tail `T` lies in the host's page and is the futex word; the sleep epoch `Z` lies in the
+//! worker's page. It is Dekker's pattern: each side stores its own word, then reads the other's,
+//! with a full fence between. In the single order of the two `SeqCst` fences one comes first; the
+//! side whose fence comes second sees the other's store. If the host's is second it sees `Z != 0`
+//! and wakes; if the worker's is second it sees the new tail and does not sleep. Between the
+//! worker's check and its sleep the kernel compares `T` again. Leaving out either fence loses
+//! wake-ups on x86 too; the models below show it.
 //!
-//! One wake per sleep is enough, and the host remembers the sleep that it has woken because it
-//! cannot clear `Z`, which is not its page. But only a wake that comes with another tail than the
-//! one that the sleeper has seen is sure to end the sleep, and a wake may well come with the same:
-//! a descriptor can be taken before it is announced (consumers look at the descriptors, not at
-//! `T`), so that the worker is through with it, and about to sleep, when the host rings for it. So
-//! `Z` tells the head at which the worker sleeps. A ring with that tail announces nothing new to
-//! the sleeper: no wake, and none is remembered. Any other is beyond it, for what the worker has
-//! taken was published, and the tail of a ring counts everything published.
+//! One wake per epoch is enough: the sleeper that is woken rereads `T`, and sleeps again only with
+//! a new epoch. The host remembers the epoch that it has woken because it cannot clear `Z`, which
+//! is not its page. A wake that found no sleeper does not count: a consumer may have claimed the
+//! descriptor before `T` says so, so its sleep, which begins just after that wake, may wait for
+//! the *next* value of `T` though its epoch is the one that the host has seen.
 
 use std::time::Duration;
 
 use crate::shm::layout::Line;
 use crate::sys::futex::FutexWord;
-use crate::sys::sync::{AtomicU64, Ordering, fence};
+use crate::sys::sync::{AtomicU32, Ordering, fence};
 
 /// `T`: the low 32 bits of the number of descriptors published. Written by the host.
 pub(crate) type Tail = Line<FutexWord>;
-/// `Z`: 0 = nobody sleeps on `T`; else 1 + the head at which the worker sleeps. A sleep that was
-/// woken is followed by one at a higher head, so no two of them have the same number. Written by
-/// the worker (its leader thread).
-pub(crate) type SleepEpoch = Line<AtomicU64>;
+/// `Z`: 0 = nobody sleeps on `T`. Written by the worker (its leader thread).
+pub(crate) type SleepEpoch = Line<AtomicU32>;
 
 /// The host's private end.
 #[derive(Debug, Default)]
 pub(crate) struct Producer {
-    last_woken: u64,
+    last_woken: u32,
 }
 
 impl Producer {
@@ -47,22 +42,27 @@ impl Producer {
         fence(Ordering::SeqCst);
         // Relaxed: ordered by the fence above.
         let z = epoch.0.load(Ordering::Relaxed);
-        if z == 0 || z == self.last_woken || z == tail + 1 {
+        if z == 0 || z == self.last_woken {
             return false;
         }
-        self.last_woken = z;
-        word.0.wake_all();
+        // Only a sleeper that was really woken is certain to look again. One that is still on its
+        // way to sleep may have taken what we announce here already, and sleeps for the next.
+        if word.0.wake_all() {
+            self.last_woken = z;
+        }
         true
     }
 }
 
 /// The worker's private end. Exactly one thread (the leader) may use it at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Sleeper(());
+pub(crate) struct Sleeper {
+    epoch: u32,
+}
 
 impl Sleeper {
     /// Sleeps until the host publishes beyond `head`, at most for `timeout`. Returns at once if it
-    /// has done so already, or if `stay_awake` says so (asked after `Z` is set).
+    /// has done so already, or if `stay_awake` says so (asked after the epoch is set).
     pub(crate) fn sleep(
         &mut self,
         head: u64,
@@ -71,8 +71,9 @@ impl Sleeper {
         timeout: Duration,
         stay_awake: impl FnOnce() -> bool,
     ) {
+        self.epoch = self.epoch.wrapping_add(1).max(1); // never 0
         // Relaxed: ordered by the fence below.
-        epoch.0.store(head + 1, Ordering::Relaxed);
+        epoch.0.store(self.epoch, Ordering::Relaxed);
         // SeqCst: between our store of `Z` and our load of `T`; pairs with the fence in
         // `Producer::ring` between its store of `T` and its load of `Z`.
         fence(Ordering::SeqCst);
@@ -86,8 +87,8 @@ impl Sleeper {
     }
 }
 
-/// The futex is 32 bits wide. There is no confusion after a wrap: the tail is at most a ring's
-/// length ahead of the head.
+/// The futex is 32 bits wide. There is no confusion after a wrap: while a worker sleeps its head
+/// stands still, and the tail is at most a ring's length ahead of it.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -97,21 +98,5 @@ fn truncate(position: u64) -> u32 {
     position as u32
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wake_is_not_spent_on_a_sleeper_that_has_seen_everything() {
-        let (mut host, word) = (Producer::default(), Line(FutexWord::new(0)));
-        let z = Line(AtomicU64::new(0));
-        assert!(!host.ring(1, &word, &z), "nobody sleeps");
-        // The worker has taken the second descriptor before it is announced, and goes to sleep.
-        z.0.store(2 + 1, Ordering::Relaxed);
-        assert!(!host.ring(2, &word, &z), "nothing new to it");
-        assert!(host.ring(3, &word, &z));
-        assert!(!host.ring(4, &word, &z), "it is awake, or about to be");
-        z.0.store(4 + 1, Ordering::Relaxed);
-        assert!(host.ring(5, &word, &z));
-    }
-}
+#[cfg(all(test, loom))]
+mod model;

@@ -263,6 +263,9 @@ pub(crate) struct Collector {
     free: Vec<u16>,
     outstanding: u32,
     seen: [u64; BITMAP_WORDS],
+    /// The slot at which the next scan begins: where the last one ran out of its budget. Slots
+    /// that are reused at once would else be served before all others for ever.
+    cursor: usize,
 }
 
 /// What a scan met.
@@ -283,6 +286,7 @@ impl Collector {
             free: (0..CREDITS).rev().map(truncate_slot).collect(),
             outstanding: 0,
             seen: [0; BITMAP_WORDS],
+            cursor: 0,
         }
     }
 
@@ -349,11 +353,22 @@ impl Collector {
         mut take: impl FnMut(u16, u64, &TaskSlot),
     ) -> Scan {
         let mut left = budget;
-        for (index, word) in bitmap.0.iter().enumerate() {
+        let (first, bit) = (self.cursor / 64, self.cursor % 64);
+        // Once around: the first word comes again at the end, for the bits below the cursor.
+        for step in 0..BITMAP_WORDS + usize::from(bit != 0) {
+            let index = (first + step) % BITMAP_WORDS;
+            let mask = match step {
+                0 => !0 << bit,
+                BITMAP_WORDS => !(!0 << bit),
+                _ => !0,
+            };
             // Acquire: pairs with the Release `fetch_xor` in `Pending::flush`.
-            let mut changed = load_acquire(word) ^ self.seen[index];
+            let mut changed = (load_acquire(&bitmap.0[index]) ^ self.seen[index]) & mask;
             let mut ahead = changed;
-            while ahead != 0 {
+            for _ in 0..left {
+                if ahead == 0 {
+                    break;
+                }
                 prefetch::read(&cells[index * 64 + ahead.trailing_zeros() as usize].finished);
                 ahead &= ahead - 1;
             }
@@ -364,6 +379,7 @@ impl Collector {
                     Credit::Taken => {}
                     Credit::Outstanding(ticket) => {
                         if left == 0 {
+                            self.cursor = slot;
                             return Scan::Partial;
                         }
                         left -= 1;
@@ -445,3 +461,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

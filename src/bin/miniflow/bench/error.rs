@@ -12,6 +12,11 @@ pub(crate) enum Error {
         call: &'static str,
         source: io::Error,
     },
+    /// The engine refused something.
+    Engine {
+        what: &'static str,
+        source: miniflow::Error,
+    },
     /// Nothing came back for as long as [`WATCHDOG`](super::clock::WATCHDOG).
     Silent(&'static str),
     /// Something came back that was not asked for.
@@ -28,12 +33,18 @@ impl Error {
             source: source.into(),
         }
     }
+
+    /// For `map_err`: wraps the engine's answer to an attempt at `what`.
+    pub(super) fn engine(what: &'static str) -> impl FnOnce(miniflow::Error) -> Self {
+        move |source| Self::Engine { what, source }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System { call, source } => write!(f, "{call}: {source}"),
+            Self::Engine { what, source } => write!(f, "{what}: {source}"),
             Self::Silent(what) => write!(
                 f,
                 "{what}: no answer from the other process within {} s",
@@ -49,6 +60,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System { source, .. } => Some(source),
+            Self::Engine { source, .. } => Some(source),
             _ => None,
         }
     }

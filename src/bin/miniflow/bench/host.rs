@@ -21,7 +21,7 @@ pub(super) struct Host {
     /// Whether the processor says that it is a virtual machine's.
     pub(super) virtual_machine: bool,
     /// Processors that the run was allowed to use.
-    pub(super) cpus: usize,
+    pub(super) cpus: u32,
     pub(super) host_cpu: Cpu,
     pub(super) other_cpu: Option<Cpu>,
     /// Whether the two are hardware threads of one core.
@@ -43,7 +43,7 @@ impl Host {
             arch: env::consts::ARCH,
             cpu: cpu_field("model name").unwrap_or_else(|| "unknown".into()),
             virtual_machine: cpu_has("hypervisor"),
-            cpus: cpus.allowed,
+            cpus: cpus.allowed.count(),
             host_cpu: cpus.host,
             other_cpu: cpus.other,
             same_core: cpus.siblings,

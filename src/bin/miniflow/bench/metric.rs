@@ -50,6 +50,10 @@ pub(super) enum Metric {
     Futex(Cores),
     /// An engine's no-op task, both sides sleeping.
     EngineSleepRtt(Cores),
+    /// An engine's no-op task, both sides on one core and free to spin.
+    EngineOneCoreRtt,
+    /// An engine's no-op tasks, one on its way for each of four workers, all on two cores.
+    EngineBusyRtt,
     /// 16 bytes through a stream socket pair and back.
     Socketpair(Cores),
     /// 16 bytes through one pipe and back through another.
@@ -70,15 +74,12 @@ impl Metric {
     /// one ring holds.
     pub(super) const RING_RATE: Self = Self::RingRate { in_flight: 512 };
 
+    /// Workers and submitting threads that the engine's rate is measured with.
+    pub(super) const ENGINE_RATES: [(u32, u32); 3] = [(1, 1), (2, 1), (1, 2)];
+
     /// How many tasks in flight the engine's pipelined rate is measured with: it should rise, and
     /// then stay flat.
-    pub(super) const ENGINE_IN_FLIGHT: [Self; 5] = [
-        Self::EngineInFlight(1),
-        Self::EngineInFlight(8),
-        Self::EngineInFlight(64),
-        Self::EngineInFlight(1_024),
-        Self::EngineInFlight(16_384),
-    ];
+    pub(super) const IN_FLIGHT: [u32; 5] = [1, 8, 64, 1_024, 16_384];
 
     pub(super) fn unit(self) -> Unit {
         match self {
@@ -102,6 +103,8 @@ impl Metric {
             Self::EngineInFlight(tasks) => format!("engine_tasks_per_s_in_flight_{tasks}"),
             Self::Futex(cores) => format!("futex_rtt_ns{}", cores.suffix()),
             Self::EngineSleepRtt(cores) => format!("engine_sleep_rtt_ns{}", cores.suffix()),
+            Self::EngineOneCoreRtt => "engine_one_core_rtt_ns".into(),
+            Self::EngineBusyRtt => "engine_busy_rtt_ns".into(),
             Self::Socketpair(cores) => format!("socketpair_rtt_ns{}", cores.suffix()),
             Self::Pipe(cores) => format!("pipe_rtt_ns{}", cores.suffix()),
         }
@@ -152,6 +155,8 @@ impl fmt::Display for Metric {
             Self::EngineInFlight(tasks) => write!(f, "engine, {tasks} in flight"),
             Self::Futex(cores) => write!(f, "futex, {cores}"),
             Self::EngineSleepRtt(cores) => write!(f, "engine sleeping, {cores}"),
+            Self::EngineOneCoreRtt => f.write_str("engine, one core"),
+            Self::EngineBusyRtt => f.write_str("engine, 4 busy workers, two cores"),
             Self::Socketpair(cores) => write!(f, "socketpair, {cores}"),
             Self::Pipe(cores) => write!(f, "pipe, {cores}"),
         }
@@ -189,7 +194,7 @@ pub(super) struct Comparison {
 }
 
 /// Every quotient that the report tells, where both sides were measured.
-pub(super) const COMPARISONS: [Comparison; 6] = [
+pub(super) const COMPARISONS: [Comparison; 8] = [
     Comparison {
         key: "ring_rtt_over_raw",
         over: Metric::RingRtt,
@@ -219,8 +224,18 @@ pub(super) const COMPARISONS: [Comparison; 6] = [
         under: Metric::Futex(Cores::Apart),
     },
     Comparison {
-        key: "one_core_over_futex",
+        key: "sleep_one_core_over_futex",
         over: Metric::EngineSleepRtt(Cores::One),
+        under: Metric::Futex(Cores::One),
+    },
+    Comparison {
+        key: "one_core_over_futex",
+        over: Metric::EngineOneCoreRtt,
+        under: Metric::Futex(Cores::One),
+    },
+    Comparison {
+        key: "busy_over_futex",
+        over: Metric::EngineBusyRtt,
         under: Metric::Futex(Cores::One),
     },
 ];

@@ -5,10 +5,12 @@
 //! figure is the median of the quotients of the rounds.
 
 mod clock;
+mod engine;
 mod error;
 mod host;
 mod metric;
 mod pin;
+mod process_clock;
 mod raw;
 mod report;
 mod rounds;
@@ -19,6 +21,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use self::clock::Clock;
+use self::engine::EngineBench;
 pub(crate) use self::error::Result;
 use self::host::Host;
 use self::pin::Cpus;
@@ -40,6 +43,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
+
+    /// Measure only what has one of these in its name (as in the JSON object "rounds")
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, key: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| key.contains(text))
+    }
 }
 
 /// Measures, and returns the report.
@@ -53,9 +66,17 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "measuring for {} s ...", args.seconds);
     }
-    let slices = raw.slices();
+    // Alone, and before it shares this process with other engines.
+    let idle = match args.wants("idle_cpu_percent") {
+        true => Some(engine::idle_cpu_percent()?),
+        false => None,
+    };
+    let engines = EngineBench::start(&clock, cpus)?;
+    let mut slices = raw.slices();
+    slices.extend(engines.slices());
+    slices.retain(|slice| args.wants(&slice.metric.key()));
     let findings = rounds::run(&clock, slices, Duration::from_secs(args.seconds.into()))?;
-    let report = Report::new(host, &findings, None);
+    let report = Report::new(host, &findings, idle);
     Ok(match args.json {
         true => report.json(),
         false => report.to_string(),

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::fs;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::process::Pid;
+use rustix::thread::{self, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -20,13 +21,58 @@ impl fmt::Display for Cpu {
     }
 }
 
+impl Cpu {
+    /// The set of this one.
+    pub(super) fn alone(self) -> CpuSet {
+        CpuSet(thread::CpuSet::new()).with(self)
+    }
+}
+
+/// Processors that a thread may run on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuSet(thread::CpuSet);
+
+impl CpuSet {
+    /// The set with `cpu` added.
+    pub(super) fn with(mut self, cpu: Cpu) -> Self {
+        self.0.set(usize::from(cpu.0));
+        self
+    }
+
+    /// How many they are.
+    pub(super) fn count(self) -> u32 {
+        self.0.count()
+    }
+
+    /// Binds the calling thread to these; its future threads and children inherit that.
+    pub(super) fn bind_this_thread(self) -> Result<()> {
+        sched_setaffinity(None, &self.0).map_err(Error::system("sched_setaffinity"))
+    }
+
+    /// Binds all threads that the process `pid` has at present.
+    pub(super) fn bind_process(self, pid: u32) -> Result<()> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
+            .map_err(Error::system("reading /proc/PID/task"))?;
+        for thread in threads {
+            let name = thread
+                .map_err(Error::system("reading /proc/PID/task"))?
+                .file_name();
+            let id = name.to_str().and_then(|name| name.parse().ok());
+            if let Some(id) = id.and_then(Pid::from_raw) {
+                sched_setaffinity(Some(id), &self.0).map_err(Error::system("sched_setaffinity"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The processors of a run: one for the host, and one for the other side if there are two.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cpus {
     pub(super) host: Cpu,
     pub(super) other: Option<Cpu>,
-    /// How many the process may use in all.
-    pub(super) allowed: usize,
+    /// All that the process may use.
+    pub(super) allowed: CpuSet,
     /// Whether the two are hardware threads of one core, for want of a second core.
     pub(super) siblings: bool,
 }
@@ -35,7 +81,7 @@ impl Cpus {
     /// Picks two of the processors that this process may use, on two cores where it can.
     pub(super) fn pick() -> Result<Self> {
         let set = sched_getaffinity(None).map_err(Error::system("sched_getaffinity"))?;
-        let allowed: Vec<Cpu> = (0..CpuSet::MAX_CPU)
+        let allowed: Vec<Cpu> = (0..thread::CpuSet::MAX_CPU)
             .filter(|cpu| set.is_set(*cpu))
             .filter_map(|cpu| u16::try_from(cpu).ok().map(Cpu))
             .collect();
@@ -47,17 +93,10 @@ impl Cpus {
         Ok(Self {
             host: *host,
             other: apart.or(rest.first()).copied(),
-            allowed: allowed.len(),
+            allowed: CpuSet(set),
             siblings: apart.is_none() && !rest.is_empty(),
         })
     }
-}
-
-/// Binds the calling thread to `cpu`; its future threads and children inherit that.
-pub(super) fn this_thread(cpu: Cpu) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(usize::from(cpu.0));
-    sched_setaffinity(None, &set).map_err(Error::system("sched_setaffinity"))
 }
 
 /// The hardware threads of the core that `cpu` belongs to; empty where the kernel does not tell.
@@ -100,6 +139,6 @@ mod tests {
     fn two_processors_are_two() {
         let cpus = Cpus::pick().unwrap();
         assert_ne!(Some(cpus.host), cpus.other);
-        assert_eq!(cpus.other.is_some(), cpus.allowed > 1);
+        assert_eq!(cpus.other.is_some(), cpus.allowed.count() > 1);
     }
 }

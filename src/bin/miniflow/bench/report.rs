@@ -58,7 +58,9 @@ struct RawReport {
 struct EngineReport {
     rtt_ns: BTreeMap<&'static str, Percentiles>,
     sleep_rtt_ns: Option<Percentiles>,
+    sleep_one_core_rtt_ns: Option<Percentiles>,
     one_core_rtt_ns: Option<Percentiles>,
+    busy_rtt_ns: Option<Percentiles>,
     tasks_per_s: BTreeMap<String, f64>,
     tasks_per_s_by_in_flight: BTreeMap<u32, f64>,
     idle_cpu_percent: Option<f64>,
@@ -123,21 +125,20 @@ impl Report {
                     })
                     .collect(),
                 sleep_rtt_ns: percentiles(Metric::EngineSleepRtt(Cores::Apart)),
-                one_core_rtt_ns: percentiles(Metric::EngineSleepRtt(Cores::One)),
+                sleep_one_core_rtt_ns: percentiles(Metric::EngineSleepRtt(Cores::One)),
+                one_core_rtt_ns: percentiles(Metric::EngineOneCoreRtt),
+                busy_rtt_ns: percentiles(Metric::EngineBusyRtt),
                 tasks_per_s: rates(findings, |metric| match metric {
                     Metric::EngineRate { workers, threads } => {
                         Some(format!("w{workers}_t{threads}"))
                     }
                     _ => None,
                 }),
-                tasks_per_s_by_in_flight: Metric::ENGINE_IN_FLIGHT
-                    .into_iter()
-                    .filter_map(|metric| match metric {
-                        Metric::EngineInFlight(tasks) => Some((tasks, rate(metric)?)),
-                        _ => None,
-                    })
-                    .collect(),
-                idle_cpu_percent,
+                tasks_per_s_by_in_flight: rates(findings, |metric| match metric {
+                    Metric::EngineInFlight(tasks) => Some(tasks),
+                    _ => None,
+                }),
+                idle_cpu_percent: idle_cpu_percent.map(|percent| rounded(percent, 3)),
             },
             fast_rounds: FastReport {
                 pingpong_below_ns: FAST_NS,

@@ -11,7 +11,7 @@ use super::metric::Metric;
 use super::stats::{self, Times};
 
 /// The share of a slice that only warms up: wakes the other side, fills caches and tables.
-const WARM_UP: u32 = 10; // a tenth
+pub(super) const WARM_UP: u32 = 10; // a tenth
 
 /// Turns of a throughput loop between two looks at the clock.
 const TURNS_PER_LOOK: u32 = 64;

@@ -9,10 +9,10 @@ use rustix::io::{read, retry_on_intr, write};
 
 use super::calls::{Duplex, await_bell, ring_bell};
 use super::mem::{Mapping, Side, load_acquire};
-use super::ring::{BATCH, Receiver, Sender};
+use super::ring::{BATCH, Receiver, Sender, Words};
 use crate::bench::clock::spin_until;
 use crate::bench::error::{Error, Result};
-use crate::bench::pin::{self, Cpu};
+use crate::bench::pin::Cpu;
 
 /// Set in a turn, bell value or message that ends the echoing.
 pub(super) const LAST: u64 = 1 << 63;
@@ -101,7 +101,7 @@ impl Echo {
                 return Ok(());
             }
             let order = Order::from_bytes(bytes)?;
-            pin::this_thread(order.cpu)?;
+            order.cpu.alone().bind_this_thread()?;
             match order.job {
                 Job::PingPong => self.pong(),
                 Job::Ring => self.ring(),
@@ -142,9 +142,11 @@ impl Echo {
                 && let Some(request) = requests.pop()
             {
                 batch += 1;
-                last = request.get(0) & LAST != 0;
+                let ticket = request.get(0);
+                last = ticket & LAST != 0;
+                let status = status(request);
                 spin_until("ring", || replies.has_room())?;
-                replies.push(|index| answer(index, request.get(index)));
+                replies.push(|index| answer(index, ticket, status));
             }
             requests.release();
             if replies.publish() {
@@ -167,13 +169,21 @@ impl Echo {
     }
 }
 
-/// The word at `index` of the reply to a request with `word` there: enough to prove that the
-/// request was read.
+/// 0 if all words of the request but the first are what they should be, and so proof that each of
+/// them was read.
 #[inline]
-pub(super) fn answer(index: usize, word: u64) -> u64 {
+fn status(request: Words<'_>) -> u64 {
+    (1..Words::COUNT).fold(0, |odd, index| odd | (request.get(index) ^ index as u64))
+}
+
+/// The word at `index` of a reply, in which all words are written: those of a no-op task's
+/// completion.
+#[inline]
+pub(super) fn answer(index: usize, ticket: u64, status: u64) -> u64 {
     match index {
-        0 => word.wrapping_mul(3),
-        _ => word,
+        0 => ticket.wrapping_mul(3),
+        1 => status,
+        _ => 0,
     }
 }
 

@@ -28,7 +28,7 @@ use self::ring::{BATCH, Receiver, Sender, Words};
 use super::clock::{Clock, WATCHDOG, spin_until};
 use super::error::{Error, Result};
 use super::metric::{Cores, Metric};
-use super::pin::{self, Cpu, Cpus};
+use super::pin::{Cpu, Cpus};
 use super::slice::{Outcome, Slice, latency, rate};
 
 /// Descriptors on their way at once; the last is that of [`Metric::RING_RATE`].
@@ -141,7 +141,7 @@ impl<'a> Raw<'a> {
         length: Duration,
         measure: impl FnOnce() -> Result<Outcome>,
     ) -> Result<Outcome> {
-        pin::this_thread(self.cpus.host)?;
+        self.cpus.host.alone().bind_this_thread()?;
         self.guard.set(length);
         let order = Order { job, cpu }.to_bytes();
         let outcome = write(&self.control, &order)
@@ -348,7 +348,7 @@ impl HostRing<'_> {
             && let Some(reply) = self.replies.pop()
         {
             let number = self.received;
-            let wrong = |index| reply.get(index) != answer(index, request(index, number));
+            let wrong = |index| reply.get(index) != answer(index, request(0, number), 0);
             if (0..Words::COUNT).any(wrong) {
                 return Err(Error::Garbled("ring"));
             }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn requests_never_carry_the_last_mark() {
         assert_eq!(request(0, u64::MAX >> 1) & LAST, 0);
-        assert_eq!(answer(0, request(0, 5)), 15);
-        assert_eq!(answer(6, request(6, 5)), 6);
+        assert_eq!(answer(0, request(0, 5), 0), 15);
+        assert_eq!(answer(1, request(0, 5), 7), 7);
     }
 }

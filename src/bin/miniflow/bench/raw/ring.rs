@@ -15,8 +15,7 @@ pub(super) const BATCH: u32 = 64;
 
 /// The payload words of a descriptor, in the consumer's hands.
 ///
-/// They are read where they lie, one by one: a copy on the stack, compared or copied on in vector
-/// registers, waits for the stores that made it, and cost a third of the rate.
+/// They are read where they lie, one by one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Words<'a>(&'a [AtomicU64; 8]);
 
