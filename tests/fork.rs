@@ -47,6 +47,10 @@ fn in_a_forked_child(body: impl FnOnce() -> bool) {
     assert_eq!(status.exit_status(), Some(0), "the child: {status:?}");
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "so that a call can be asked in place"
+)]
 fn invalid<T>(result: Result<T, Error>) -> bool {
     matches!(result, Err(Error::Invalid(_)))
 }
