@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,11 +25,8 @@ use miniflow::{Class, Engine, Error, SubmitOptions, TaskId};
 
 /// Largest file that is sent as a payload; of larger ones the path is.
 const INLINE_LIMIT: u64 = 1 << 20;
-/// Bit of a task's `user_data` that says that the payload is contents, not a path. The other bits
-/// are the number of the file, by which the completion is told.
+/// Bit of `user_data`: the payload is contents, not a path. The other bits number the file.
 const CONTENTS: u64 = 1 << 63;
-
-// ---- in the workers ----
 
 /// Runs in a worker process, once for each task. Whatever error `?` meets fails the task.
 fn count_file(task: &mut Task<'_>) -> TaskResult {
@@ -74,28 +71,19 @@ fn decode(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], u32)> {
     })
 }
 
-// ---- in the host ----
-
-/// A count of words under way.
+/// A count of words under way, in the host.
 #[derive(Default)]
 struct Count<'a> {
     files: &'a [PathBuf],
     words: HashMap<Box<[u8]>, u64>,
     /// Numbers of the files that could not be read.
     unreadable: BTreeSet<usize>,
-    too_large: usize,
+    as_paths: usize,
     ended: usize,
     by_worker: BTreeMap<u32, u64>,
 }
 
-impl<'a> Count<'a> {
-    fn of(files: &'a [PathBuf]) -> Self {
-        Self {
-            files,
-            ..Self::default()
-        }
-    }
-
+impl Count<'_> {
     fn with_engine(&mut self, engine: &Engine, inline: bool) -> Result<(), Error> {
         for number in 0..self.files.len() {
             while let Err(error) = self.submit(engine, number, inline) {
@@ -113,30 +101,29 @@ impl<'a> Count<'a> {
         Ok(())
     }
 
-    fn submit(&mut self, engine: &Engine, n: usize, inline: bool) -> Result<TaskId, Error> {
-        let file = &self.files[n];
-        let path = file.as_os_str().as_bytes();
-        let options = SubmitOptions::new().user_data(n as u64);
-        // A file that the host cannot read is left to a worker, which says why not.
-        let Some((mut source, len)) = open(file).ok().filter(|_| inline) else {
-            return engine.submit_with(path, &options);
-        };
-        match engine.loan(len) {
-            Ok(mut loan) => match source.read_exact(&mut loan) {
-                Ok(()) => loan.submit(&options.user_data(n as u64 | CONTENTS)),
-                Err(_) => engine.submit_with(path, &options),
-            },
-            Err(Error::TooLarge { .. }) => engine
-                .submit_with(path, &options)
-                .inspect(|_| self.too_large += 1),
-            Err(error) => Err(error),
+    fn submit(&self, engine: &Engine, number: usize, inline: bool) -> Result<TaskId, Error> {
+        let options = SubmitOptions::new().user_data(number as u64);
+        let file = &self.files[number];
+        if inline && let (Ok(about), Ok(mut source)) = (file.metadata(), File::open(file)) {
+            match engine.loan(usize::try_from(about.len()).unwrap_or(usize::MAX)) {
+                Ok(mut loan) => {
+                    if source.read_exact(&mut loan).is_ok() {
+                        return loan.submit(&options.user_data(number as u64 | CONTENTS));
+                    }
+                }
+                Err(Error::TooLarge { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        // Also if the host cannot read the file: a worker says why not.
+        engine.submit_with(file.as_os_str().as_bytes(), &options)
     }
 
     fn collect(&mut self, engine: &Engine, timeout: Option<Duration>) -> Result<(), Error> {
         for completion in engine.poll(64, timeout)? {
             self.ended += 1;
             *self.by_worker.entry(completion.worker()).or_default() += 1;
+            self.as_paths += usize::from(completion.user_data() & CONTENTS == 0);
             if completion.is_completed() {
                 decode(&completion.to_vec()).for_each(|(word, n)| self.add(word, n));
             } else {
@@ -144,7 +131,7 @@ impl<'a> Count<'a> {
                 eprintln!("{}: {}", self.files[number].display(), completion.text());
                 self.unreadable.insert(number);
             }
-        } // dropping a completion gives its memory back to the worker
+        } // a completion that is dropped gives its memory back
         Ok(())
     }
 
@@ -165,28 +152,19 @@ impl<'a> Count<'a> {
     }
 }
 
-fn open(file: &Path) -> io::Result<(File, usize)> {
-    let source = File::open(file)?;
-    let len = source.metadata()?.len();
-    Ok((source, usize::try_from(len).map_err(io::Error::other)?))
-}
-
-/// All files under `dir`, and their bytes. Symbolic links are not followed, so there is no loop.
-fn walk(dir: PathBuf) -> (Vec<PathBuf>, u64) {
-    let (mut files, mut bytes, mut dirs) = (Vec::new(), 0, vec![dir]);
+/// All files under `dir`. Symbolic links are not followed, so there is no loop.
+fn walk(dir: PathBuf) -> Vec<PathBuf> {
+    let (mut files, mut dirs) = (Vec::new(), vec![dir]);
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(about) if about.is_dir() => dirs.push(entry.path()),
-                Ok(about) if about.is_file() => {
-                    bytes += about.len();
-                    files.push(entry.path());
-                }
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
                 _ => {}
             }
         }
     }
-    (files, bytes)
+    files
 }
 
 fn default_dir() -> PathBuf {
@@ -198,10 +176,11 @@ fn default_dir() -> PathBuf {
 }
 
 /// One line for each name, with a bar as long as its number says.
-fn bars(rows: Vec<(String, u64)>) {
+fn bars(rows: impl Iterator<Item = (String, u64)>) {
+    let rows: Vec<_> = rows.collect();
     let most = rows.iter().map(|row| row.1).max().unwrap_or(0).max(1);
     for (name, n) in rows {
-        let bar = "\u{2588}".repeat((40 * n).div_ceil(most) as usize);
+        let bar: String = (0..(40 * n).div_ceil(most)).map(|_| '\u{2588}').collect();
         println!("  {name:<20} {n:>9} {bar}");
     }
 }
@@ -230,12 +209,14 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         .payload_arena(64 * INLINE_LIMIT)
         .max_tasks(4096)
         .start()?;
-    let (files, bytes) = walk(dir);
-    for file in &files {
-        let _ = fs::read(file); // into the page cache, to be fair to whoever counts first
-    }
-    let (files, megabytes) = (&files[..], bytes as f64 / 1e6);
-    let (mut count, mut expected) = (Count::of(files), Count::of(files));
+    let files = &walk(dir)[..];
+    // Reads everything into the page cache, to be fair to whoever counts first.
+    let sizes = files
+        .iter()
+        .map(|file| fs::read(file).map_or(0, |f| f.len()));
+    let megabytes = sizes.sum::<usize>() as f64 / 1e6;
+    let (mut count, mut expected) = (Count::default(), Count::default());
+    (count.files, expected.files) = (files, files);
     let start = Instant::now();
     count.with_engine(&engine, inline)?;
     let together = start.elapsed().as_secs_f64();
@@ -243,31 +224,19 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     expected.alone();
     let alone = start.elapsed().as_secs_f64();
 
-    let mode = if inline { "contents" } else { "paths" };
-    let (large, unreadable) = (count.too_large, count.unreadable.len());
+    let (n, as_paths, unreadable) = (files.len(), count.as_paths, count.unreadable.len());
     let full = engine.stats().would_block;
-    println!("{} files, {megabytes:.1} MB", files.len());
-    println!("{workers} workers, {mode} as payloads; the engine was full {full} times");
-    println!("{large} files too large for a payload went as paths, {unreadable} were unreadable");
+    println!("{n} files, {megabytes:.1} MB; {as_paths} sent as paths, {unreadable} unreadable");
+    println!("{workers} workers; the engine was full {full} times");
     let mut top: Vec<_> = count.words.iter().map(|(word, &n)| (n, word)).collect();
     top.sort_unstable_by(|a, b| b.cmp(a));
     let (total, different) = (top.iter().map(|t| t.0).sum::<u64>(), top.len());
     println!("\n{total} words, {different} different; the most frequent:");
-    let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
-    bars(
-        top.iter()
-            .take(20)
-            .map(|(n, word)| (text(word), *n))
-            .collect(),
-    );
+    let text = |word| String::from_utf8_lossy(word).into_owned();
+    bars(top.iter().take(20).map(|(n, word)| (text(word), *n)));
     println!("\nfiles per worker:");
-    bars(
-        count
-            .by_worker
-            .iter()
-            .map(|(w, &n)| (format!("worker {w}"), n))
-            .collect(),
-    );
+    let by_worker = count.by_worker.iter();
+    bars(by_worker.map(|(worker, &n)| (format!("worker {worker}"), n)));
     println!();
     for (who, seconds) in [("engine", together), ("one thread", alone)] {
         let speed = megabytes / seconds;

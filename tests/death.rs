@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::cast_possible_truncation,
     reason = "a test"
 )]
 

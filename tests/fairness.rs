@@ -2,7 +2,12 @@
 //!
 //! Where the engine may rightly move a task that a descheduled worker left lying (a *recall*), a
 //! test that pins who runs what counts only runs in which that did not happen.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 mod common;
 
@@ -10,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{Board, collect, cpu_only, until, watchdog, watchdog_alone};
 use miniflow::worker::{Task, TaskResult};
-use miniflow::{Class, Engine, Policy, Submission, SubmitOptions};
+use miniflow::{Class, Completion, Engine, Policy, Submission, SubmitOptions};
 
 /// Keeps the processor busy.
 fn burn(time: Duration) {
@@ -20,7 +25,7 @@ fn burn(time: Duration) {
     }
 }
 
-fn by_worker(completions: &[miniflow::Completion], workers: usize) -> Vec<usize> {
+fn by_worker(completions: &[Completion], workers: usize) -> Vec<usize> {
     let mut counts = vec![0; workers];
     for completion in completions {
         assert!(completion.is_completed(), "{}", completion.text());
@@ -271,7 +276,7 @@ fn tasks_of_higher_priority_run_first_and_equals_in_their_order() {
         }
         done.retain(|c| c.queued() > Duration::ZERO && c.as_bytes() != Some(&[0; 8]));
         done.sort_by_key(|c| u64::from_le_bytes(c.as_bytes().unwrap().try_into().unwrap()));
-        let order: Vec<u64> = done.iter().map(|c| c.user_data()).collect();
+        let order: Vec<u64> = done.iter().map(Completion::user_data).collect();
         let mut expected: Vec<u64> = (0..70).collect();
         expected.sort_by_key(|&n| -PRIORITIES[n as usize % 7]); // stable
         assert_eq!(order, expected);

@@ -1,5 +1,10 @@
 //! Forks by the host, engines in hosts that have threads, several engines in one host.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 mod common;
 
@@ -42,6 +47,10 @@ fn in_a_forked_child(body: impl FnOnce() -> bool) {
     assert_eq!(status.exit_status(), Some(0), "the child: {status:?}");
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "so that a call can be asked in place"
+)]
 fn invalid<T>(result: Result<T, Error>) -> bool {
     matches!(result, Err(Error::Invalid(_)))
 }

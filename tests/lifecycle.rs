@@ -1,5 +1,10 @@
 //! Engines start, grow, shrink, idle and stop, and leave nothing behind.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 mod common;
 
@@ -216,12 +221,12 @@ fn an_engine_grows_and_shrinks_under_load_without_losing_a_task() {
     let mut done = Vec::new();
     for number in 0..3000_u32 {
         ids.push(engine.submit(&number.to_le_bytes()).unwrap());
-        if number % 500 == 0
+        if number.is_multiple_of(500)
             && let Some(workers) = sizes.next()
         {
             engine.resize(Class::CpuBound, workers).unwrap();
         }
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             engine
                 .poll_into(&mut done, 10, Some(Duration::from_millis(1)))
                 .unwrap();
@@ -323,7 +328,7 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
             .workers(Class::CpuBound, 1)
             .workers(Class::IoBound, 1)
             .threads(Class::IoBound, 2);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             builder = builder.name(&*name);
         }
         let engine = builder.start().unwrap();
@@ -333,7 +338,7 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
         }
         let held = collect(&engine, 3);
         let _loan = engine.loan(5000).unwrap();
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             engine.stop(None).unwrap();
         }
         drop(engine);

@@ -4,7 +4,12 @@
 //! *robust*: a process that is killed while it holds the lock leaves it locked for everybody, for
 //! ever. Workers are killed at any instruction, so nothing that must survive a kill may lie behind
 //! such a lock. The lanes have none: every word in them has one writing process.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 mod common;
 

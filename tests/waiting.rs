@@ -1,5 +1,10 @@
 //! Waiting, polling, the event fd, and results that hold memory: who gets what, and when.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 mod common;
 

@@ -223,9 +223,11 @@ impl Shared {
             }
             core = self.lock();
             core.blocked.leader_asleep = false;
-            // The drain that must follow when others still sleep is below in any case.
-            let _ = core.sleepers.disarm(epoch);
+            // In this order: a worker signals once for an epoch, so what it signals for the one
+            // that others go on sleeping with must not be drained. What it signalled before, the
+            // drain finds.
             self.drain_bells(&core, keys);
+            let _ = core.sleepers.disarm(epoch);
             core.drain(&mut ());
             answer = done(&mut core);
         } else if core.sleepers.disarm(epoch) {
@@ -281,7 +283,6 @@ impl Shared {
             return;
         }
         core.blocked.external_armed = false;
-        let _ = core.sleepers.disarm(&self.inputs.layout().host_epoch); // the poll drains next
         if let Some(external) = self.external.get() {
             let mut keys = Vec::new();
             if external.set.wait(&mut keys, Duration::ZERO).is_ok() {
@@ -289,6 +290,8 @@ impl Shared {
                 self.drain_bells(core, &keys);
             }
         }
+        // After the eventfds: see `lead`. The poll drains next.
+        let _ = core.sleepers.disarm(&self.inputs.layout().host_epoch);
     }
 
     /// A poll ends: the owner of the event fd may go to sleep. True if there is such an owner;

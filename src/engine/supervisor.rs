@@ -482,11 +482,12 @@ impl Supervisor {
         let wanted = core.unfinished() > 0 && !core.blocked.leader && !quick;
         let epoch = &self.shared.inputs.layout().host_epoch;
         if self.draining {
-            let _ = core.sleepers.disarm(epoch); // the drain follows in any case
             let mut keys = Vec::new();
             if self.shared.bells.wait(&mut keys, Duration::ZERO).is_ok() {
                 self.shared.drain_bells(core, &keys);
             }
+            // After the eventfds: see `Shared::lead`. The drain follows in any case.
+            let _ = core.sleepers.disarm(epoch);
         }
         if wanted {
             if !self.draining

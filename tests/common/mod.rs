@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::cast_possible_truncation,
     reason = "a failure here fails the test"
 )]
 
