@@ -561,11 +561,17 @@ impl Core {
         self.drain(sink);
         for worker in 0..self.lanes.len() {
             self.collect(worker, |collector, up, tasks, settle| {
+                let mut left = collector.outstanding();
                 for slot in 0..CREDITS {
-                    if let Some((slot, ticket)) = collector.outstanding_at(slot)
-                        && let cell = &up.slots[usize::from(slot)]
-                        && collector.take_early(slot, ticket, cell)
-                    {
+                    if left == 0 {
+                        break; // few are out, and these have low numbers
+                    }
+                    let Some((slot, ticket)) = collector.outstanding_at(slot) else {
+                        continue;
+                    };
+                    left -= 1;
+                    let cell = &up.slots[usize::from(slot)];
+                    if collector.take_early(slot, ticket, cell) {
                         settle.take(tasks[usize::from(slot)], cell, sink);
                     }
                 }
