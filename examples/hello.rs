@@ -1,4 +1,5 @@
 //! The smallest host: `cargo run --example hello -- some words`.
+#![allow(clippy::print_stdout, reason = "a program")]
 
 use miniflow::{Class, Engine, Error};
 

@@ -7,8 +7,7 @@
 //! DIR is the sources of the crates that cargo has downloaded, if nothing else is said. Then one
 //! thread does the same alone: the ratio is printed, and a difference is an error (exit code 1).
 //!
-//! A word is a maximal run of ASCII letters, digits, `_` and bytes from 0x80 on, so that words of
-//! any language in UTF-8 stay whole and no file is too odd to count.
+//! A word is a maximal run of ASCII letters, digits and `_`, so no file is too odd to count.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -43,7 +42,7 @@ fn count_file(task: &mut Task<'_>) -> TaskResult {
 }
 
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|&b| !(b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80))
+    text.split(|&b| !(b.is_ascii_alphanumeric() || b == b'_'))
         .filter(|word| !word.is_empty())
 }
 

@@ -54,8 +54,8 @@
 #define MF_E_UNSUPPORTED (-9)
 
 /**
- * A bug of the library, or a worker that broke the protocol. Also the code of a task whose
- * handler panicked.
+ * A bug of the library, which any function may answer with, or a worker that broke the protocol.
+ * Also the code of a task whose Rust handler panicked.
  */
 #define MF_E_INTERNAL (-10)
 
@@ -585,7 +585,8 @@ uint32_t mf_abi_version(void);
  * - MF_E_INVALID: NULL, or a bad setting, which mf_last_error() names, or a name in use;
  * - MF_E_UNSUPPORTED: a setting that this version does not have, or a kernel that lacks something;
  * - MF_E_TIMEOUT: the workers are not ready within mf_config.start_timeout_ns;
- * - MF_E_SYSTEM, MF_E_NO_MEMORY: the system refuses.
+ * - MF_E_SYSTEM, MF_E_NO_MEMORY: the system refuses, or the program cannot be executed;
+ * - MF_E_INTERNAL: a worker ended before it was ready.
  *
  * Forks a process that later forks the workers: they see this process's memory as it is now. If
  * this process has other threads, a handler may use malloc, but no lock that another thread holds

@@ -14,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{
-    Board, Name, alone, collect, cpu_only, is_alive, kill, until, watchdog, worker, zygote_of,
+    Board, Name, collect, cpu_only, is_alive, kill, until, watchdog, watchdog_alone, worker,
+    zygote_of,
 };
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{Completion, Engine, Error, Outcome, SubmitOptions, TaskId, WorkerState};
@@ -449,8 +450,7 @@ fn gone_within_a_second(what: &str, gone: impl Fn() -> bool) {
 
 #[test]
 fn nothing_is_left_of_a_host_that_is_killed() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let name = Name::unique();
     let mut host = Host::start(&name);
     assert_eq!(host.workers.len(), 4);
@@ -468,8 +468,7 @@ fn nothing_is_left_of_a_host_that_is_killed() {
 
 #[test]
 fn workers_notice_the_hosts_death_also_without_a_zygote() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let name = Name::unique();
     let mut host = Host::start(&name);
     kill(host.zygote);

@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{Board, alone, bytes, children_of, collect, cpu_only, until, watchdog, zygote_of};
+use common::{
+    Board, bytes, children_of, collect, cpu_only, until, watchdog, watchdog_alone, zygote_of,
+};
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{Class, Completion, Error, Submission, SubmitOptions};
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -46,8 +48,7 @@ fn invalid<T>(result: Result<T, Error>) -> bool {
 
 #[test]
 fn an_engine_refuses_to_work_in_a_forked_child() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let engine = cpu_only(2, 1).handler(echo).start().unwrap();
     let id = engine.submit(b"parent's").unwrap();
     let mut loan = engine.loan(1000).unwrap();
@@ -82,8 +83,7 @@ fn an_engine_refuses_to_work_in_a_forked_child() {
 
 #[test]
 fn what_a_forked_child_drops_is_still_the_parents() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let name = common::Name::unique();
     let engine = cpu_only(1, 1).name(&*name).handler(echo).start().unwrap();
     let payload = bytes(1, 1 << 20);
@@ -132,8 +132,7 @@ fn what_a_forked_child_drops_is_still_the_parents() {
 
 #[test]
 fn a_forked_child_that_outlives_the_engine_keeps_nothing_alive() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let name = common::Name::unique();
     let board = Board::new();
     let engine = cpu_only(2, 1).name(&*name).handler(echo).start().unwrap();
@@ -164,8 +163,7 @@ fn a_forked_child_that_outlives_the_engine_keeps_nothing_alive() {
 
 #[test]
 fn a_forked_child_can_have_an_engine_of_its_own() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let engine = cpu_only(1, 1).handler(echo).start().unwrap();
     in_a_forked_child(|| {
         let own = cpu_only(1, 1)
@@ -301,8 +299,7 @@ fn a_handler_may_fork() {
 
 #[test]
 fn a_host_that_reaps_every_child_does_no_harm() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let engine = cpu_only(1, 1).handler(echo).start().unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -2,6 +2,12 @@
 //!
 //! `UPDATE_HEADER=1 cargo test --test header` writes it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says so when it fails"
+)]
+
 #[path = "c/library.rs"]
 mod library;
 
@@ -64,7 +70,7 @@ fn polish(header: &str) -> String {
             [.., open, text] if open.trim_start() == "/**" && line.trim_start() == "*/" => text
                 .trim_start()
                 .strip_prefix("* ")
-                .map(|text| format!("{} {text} */", open)),
+                .map(|text| format!("{open} {text} */")),
             _ => None,
         };
         let short = comment.filter(|comment| comment.len() <= 100);
@@ -216,12 +222,12 @@ mod complaints {
             .is_some_and(|name| !name.contains(|c: char| c.is_ascii_lowercase()))
     }
 
-    pub fn collect() {
+    pub(crate) fn collect() {
         log::set_logger(&Collector).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
     }
 
-    pub fn take() -> Vec<String> {
+    pub(crate) fn take() -> Vec<String> {
         std::mem::take(&mut SAID.lock().unwrap())
     }
 }

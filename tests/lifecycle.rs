@@ -7,8 +7,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{
-    Board, Name, Proc, alone, children, children_of, collect, cpu_only, cpu_time, is_alive, until,
-    watchdog, worker, zygote_of,
+    Board, Name, Proc, children, children_of, collect, cpu_only, cpu_time, is_alive, until,
+    watchdog, watchdog_alone, worker, zygote_of,
 };
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{
@@ -315,8 +315,7 @@ fn all_mappings() -> usize {
 
 #[test]
 fn a_hundred_starts_and_stops_leave_nothing_behind() {
-    let _watchdog = watchdog(120);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(120);
     let name = Name::unique();
     let cycle = |number: usize| {
         let mut builder = Engine::builder()
@@ -354,8 +353,7 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
 
 #[test]
 fn a_start_that_fails_leaves_nothing_behind() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let name = Name::unique();
     let fail = || {
         let program = cpu_only(1, 1).name(&*name).program(["/nonexistent/worker"]);
@@ -477,8 +475,7 @@ fn a_zygote_and_its_workers_hold_no_descriptor_of_the_hosts() {
 
 #[test]
 fn an_idle_engine_uses_no_processor_time() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let engine = cpu_only(4, 2).handler(echo).start().unwrap();
     engine.event_fd().unwrap();
     for _ in 0..100 {
@@ -506,8 +503,7 @@ fn an_idle_engine_uses_no_processor_time() {
 
 #[test]
 fn an_idle_engine_whose_completions_nobody_polls_uses_no_processor_time() {
-    let _watchdog = watchdog(60);
-    let _alone = alone();
+    let _watchdog = watchdog_alone(60);
     let engine = cpu_only(2, 1).handler(echo).start().unwrap();
     for _ in 0..100 {
         engine.submit(&[1; 50_000]).unwrap();

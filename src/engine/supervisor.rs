@@ -97,9 +97,43 @@ pub(crate) struct Supervisor {
     incarnations: u64,
     /// Counts as a sleeper: nobody else drains.
     draining: bool,
-    polls_seen: u64,
+    pace: Pace,
     idle_ticks: u32,
     published: Instant,
+}
+
+/// How often the host polls.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    polls: u64,
+    quick: bool,
+}
+
+impl Pace {
+    /// A host that polls at least this often needs no help: a hand-off costs about as much.
+    const QUICK: Duration = Duration::from_micros(200);
+    const WINDOW: Duration = Duration::from_millis(5);
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            polls: 0,
+            quick: false,
+        }
+    }
+
+    /// Whether the host was quick in the last window; `polls` is how often it has polled so far.
+    fn is_quick(&mut self, polls: u64) -> bool {
+        let elapsed = self.since.elapsed();
+        if elapsed >= Self::WINDOW {
+            let needed = elapsed.as_nanos() / Self::QUICK.as_nanos();
+            self.quick = u128::from(polls - self.polls) >= needed;
+            self.since += elapsed;
+            self.polls = polls;
+        }
+        self.quick
+    }
 }
 
 impl Supervisor {
@@ -129,7 +163,7 @@ impl Supervisor {
             slots,
             incarnations: 0,
             draining: false,
-            polls_seen: 0,
+            pace: Pace::new(),
             idle_ticks: 0,
             published: Instant::now(),
         };
@@ -441,11 +475,11 @@ impl Supervisor {
         }
     }
 
-    /// Drains while tasks are in flight and nobody else does.
+    /// Drains while tasks are in flight and nobody else does, or not often enough to keep the
+    /// workers supplied.
     fn take_over(&mut self, core: &mut Core) {
-        let polls = core.blocked.polls;
-        let polled = std::mem::replace(&mut self.polls_seen, polls) != polls;
-        let wanted = core.unfinished() > 0 && !core.blocked.leader && !polled;
+        let quick = self.pace.is_quick(core.blocked.polls);
+        let wanted = core.unfinished() > 0 && !core.blocked.leader && !quick;
         let epoch = &self.shared.inputs.layout().host_epoch;
         if self.draining {
             let _ = core.sleepers.disarm(epoch); // the drain follows in any case

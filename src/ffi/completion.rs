@@ -17,41 +17,49 @@ use crate::task::TaskId;
 /// Completions whose result C has not released, of all engines.
 static HELD: ProcessSlab<Completion> = ProcessSlab::new();
 
-/// Completions that one turn of `mf_poll` fetches: as many as stay in the processor's cache.
-const TURN: usize = 1024;
+/// Completions that one turn of `mf_poll` fetches: as many as stay in the first-level cache.
+const TURN: usize = 128;
 
 thread_local! {
     /// The list that this thread's polls fill, kept for its memory.
     static FETCHED: Cell<Vec<Completion>> = const { Cell::new(Vec::new()) };
 }
 
+/// The C form of a completion, as far as the result does not matter.
+#[inline]
+fn describe(completion: &Completion) -> mf_completion {
+    mf_completion {
+        id: mf_task_id {
+            bytes: *completion.id().as_bytes(),
+        },
+        user_data: completion.user_data(),
+        outcome: completion.outcome() as i32,
+        code: completion.code(),
+        flags: (u32::from(completion.by_signal()) * MF_F_BY_SIGNAL)
+            | (u32::from(completion.is_collateral()) * MF_F_COLLATERAL),
+        worker: completion.worker(),
+        attempt: completion.attempt(),
+        reserved0: 0,
+        data: ptr::null(),
+        len: completion.len(),
+        queued_ns: sized::nanoseconds(completion.queued()),
+        run_ns: sized::nanoseconds(completion.ran()),
+        handle: 0,
+        reserved: [0; 5],
+    }
+}
+
 /// The slab, locked when the first result has to be kept and not before.
 struct Keeper(Option<MutexGuard<'static, Slab<Completion>>>);
 
 impl Keeper {
-    /// The C form of a completion. Its result, if it has one, is kept until released.
+    /// Hands a completion to C. Its result, if it has one, is kept until released.
+    ///
+    /// # Safety
+    /// `out` is aligned and valid for a write.
     #[inline]
-    fn keep(&mut self, completion: Completion) -> Result<mf_completion> {
-        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-        let mut out = mf_completion {
-            id: mf_task_id {
-                bytes: *completion.id().as_bytes(),
-            },
-            user_data: completion.user_data(),
-            outcome: completion.outcome() as i32,
-            code: completion.code(),
-            flags: flag(completion.by_signal(), MF_F_BY_SIGNAL)
-                | flag(completion.is_collateral(), MF_F_COLLATERAL),
-            worker: completion.worker(),
-            attempt: completion.attempt(),
-            reserved0: 0,
-            data: ptr::null(),
-            len: completion.len(),
-            queued_ns: sized::nanoseconds(completion.queued()),
-            run_ns: sized::nanoseconds(completion.ran()),
-            handle: 0,
-            reserved: [0; 5],
-        };
+    unsafe fn put(&mut self, out: *mut mf_completion, completion: Completion) -> Result<()> {
+        let mut described = describe(&completion);
         if !completion.is_empty() {
             let slab = match &mut self.0 {
                 Some(slab) => slab,
@@ -59,10 +67,12 @@ impl Keeper {
             };
             let (handle, place) = slab.insert(completion);
             // SAFETY: it was put there just now, and nobody else has the handle yet.
-            out.data = unsafe { place.as_ref() }.as_ptr().cast();
-            out.handle = handle;
+            described.data = unsafe { place.as_ref() }.as_ptr().cast();
+            described.handle = handle;
         }
-        Ok(out)
+        // SAFETY: the caller's word.
+        unsafe { out.write(described) };
+        Ok(())
     }
 }
 
@@ -107,9 +117,9 @@ pub unsafe extern "C" fn mf_poll(
             let fetched = list.len();
             let mut keeper = Keeper(None);
             for completion in list.drain(..) {
-                let out = keeper.keep(completion)?;
-                // SAFETY: `count` is below `max`, up to which the caller gave room.
-                unsafe { completions.wrapping_add(count).write(out) };
+                let out = completions.wrapping_add(count);
+                // SAFETY: aligned, and `count` is below `max`, up to which the caller gave room.
+                unsafe { keeper.put(out, completion) }?;
                 count += 1;
             }
             if fetched < turn || count == max {
@@ -152,9 +162,8 @@ pub unsafe extern "C" fn mf_wait(
         // SAFETY: the caller's word.
         let id = unsafe { sized::read(id, "id") }?;
         let ended = engine.wait(TaskId::from_bytes(id.bytes), sized::timeout(timeout_ns))?;
-        let out = Keeper(None).keep(ended)?;
-        // SAFETY: the caller's word.
-        unsafe { sized::write(completion, out, "completion") }?;
+        // SAFETY: checked above, and valid by the caller's word.
+        unsafe { Keeper(None).put(completion, ended) }?;
         Ok(MF_OK)
     })
 }

@@ -1,9 +1,9 @@
 //! The C interface: `include/miniflow.h` is generated from here.
 //!
 //! A translation of the Rust interface and nothing else. Every exported function has its body in
-//! [`guard`](error::guard), so that no panic passes; what C hands in is checked where that is
-//! possible ([`sized`], [`handle`], [`slab`]) and trusted as its documentation says where it is
-//! not. The names are C's.
+//! `error::guard`, so that no panic passes; what C hands in is checked where that is possible
+//! (`sized`, `handle`, `slab`) and trusted as its documentation says where it is not. The names
+//! are C's.
 #![allow(
     non_camel_case_types,
     reason = "these are the names that C programs see"

@@ -272,10 +272,13 @@ pub(crate) fn timeout(ns: i64) -> Option<std::time::Duration> {
     u64::try_from(ns).ok().map(std::time::Duration::from_nanos)
 }
 
-/// Nanoseconds for C.
+/// Nanoseconds for C. (Without the 128-bit arithmetic of `Duration::as_nanos`.)
 #[inline]
 pub(crate) fn nanoseconds(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(duration.subsec_nanos().into())
 }
 
 #[cfg(test)]

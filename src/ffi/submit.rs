@@ -180,7 +180,8 @@ struct Batch<'e> {
     size: usize,
     left: usize,
     /// The last options that were read: many submissions share theirs.
-    known: Option<(*const mf_submit_opts, SubmitOptions)>,
+    opts: *const mf_submit_opts,
+    options: SubmitOptions,
     /// Why reading ended early.
     error: &'e Cell<Option<Error>>,
 }
@@ -195,8 +196,9 @@ const DEFAULT_SUBMISSION: mf_submission = mf_submission {
 };
 
 impl Batch<'_> {
+    /// Reads the submission at `next`.
     #[inline]
-    fn read(&mut self) -> Result<Submission<'static>> {
+    fn read(&mut self) -> Result<mf_submission> {
         let what = "mf_submission";
         // SAFETY: one of the `left` elements of `size` bytes that `mf_submit_batch` was given.
         let it = unsafe { sized::read_element(self.next, self.size, DEFAULT_SUBMISSION, what) }?;
@@ -209,23 +211,12 @@ impl Batch<'_> {
         if it.reserved0 != 0 {
             return Err(reserved("mf_submission"));
         }
-        let mut chosen = match self.known {
-            Some((opts, known)) if ptr::eq(opts, it.opts) => known,
-            _ => {
-                // SAFETY: by the word of `mf_submit_batch`'s caller.
-                let read = unsafe { options(it.opts) }?;
-                self.known = Some((it.opts, read));
-                read
-            }
-        };
-        if it.user_data != 0 {
-            chosen.user_data = it.user_data;
+        if !ptr::eq(self.opts, it.opts) {
+            // SAFETY: by the word of `mf_submit_batch`'s caller.
+            self.options = unsafe { options(it.opts) }?;
+            self.opts = it.opts;
         }
-        Ok(Submission {
-            // SAFETY: by the word of `mf_submit_batch`'s caller, whose call this does not outlive.
-            payload: unsafe { sized::bytes(it.payload, it.len, "mf_submission.payload") }?,
-            options: chosen,
-        })
+        Ok(it)
     }
 }
 
@@ -237,11 +228,20 @@ impl Iterator for Batch<'_> {
         if self.left == 0 {
             return None;
         }
-        match self.read() {
-            Ok(submission) => {
+        let read = self.read().and_then(|it| {
+            // SAFETY: by the word of `mf_submit_batch`'s caller, whose call this does not outlive.
+            let payload = unsafe { sized::bytes(it.payload, it.len, "mf_submission.payload") }?;
+            Ok((payload, it.user_data))
+        });
+        match read {
+            Ok((payload, user_data)) => {
                 self.left -= 1;
                 self.next = self.next.wrapping_byte_add(self.size);
-                Some(submission)
+                let mut options = self.options;
+                if user_data != 0 {
+                    options.user_data = user_data;
+                }
+                Some(Submission { payload, options })
             }
             Err(error) => {
                 self.left = 0;
@@ -289,7 +289,8 @@ pub unsafe extern "C" fn mf_submit_batch(
             next: subs,
             size: sub_size,
             left: count.min(i32::MAX.unsigned_abs() as usize),
-            known: None,
+            opts: ptr::null(),
+            options: SubmitOptions::default(),
             error: &unreadable,
         };
         let mut accepted = 0;

@@ -30,8 +30,8 @@ pub const MF_E_NO_MEMORY: i32 = -7;
 pub const MF_E_SYSTEM: i32 = -8;
 /// This kernel, or this version of the library, does not have the feature.
 pub const MF_E_UNSUPPORTED: i32 = -9;
-/// A bug of the library, or a worker that broke the protocol. Also the code of a task whose
-/// handler panicked.
+/// A bug of the library, which any function may answer with, or a worker that broke the protocol.
+/// Also the code of a task whose Rust handler panicked.
 pub const MF_E_INTERNAL: i32 = -10;
 
 /// Which workers a task is for; each class has its own. An MF_*_BOUND constant.

@@ -10,7 +10,9 @@
 //!
 //! One wake per epoch is enough: the sleeper that is woken rereads `T`, and sleeps again only with
 //! a new epoch. The host remembers the epoch that it has woken because it cannot clear `Z`, which
-//! is not its page.
+//! is not its page. A wake that found no sleeper does not count: a consumer may have claimed the
+//! descriptor before `T` says so, so its sleep, which begins just after that wake, may wait for
+//! the *next* value of `T` though its epoch is the one that the host has seen.
 
 use std::time::Duration;
 
@@ -43,8 +45,11 @@ impl Producer {
         if z == 0 || z == self.last_woken {
             return false;
         }
-        self.last_woken = z;
-        word.0.wake_all();
+        // Only a sleeper that was really woken is certain to look again. One that is still on its
+        // way to sleep may have taken what we announce here already, and sleeps for the next.
+        if word.0.wake_all() {
+            self.last_woken = z;
+        }
         true
     }
 }
@@ -92,3 +97,6 @@ impl Sleeper {
 fn truncate(position: u64) -> u32 {
     position as u32
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -82,3 +82,6 @@ impl Signaller {
             && self.served.swap(epoch, Ordering::Relaxed) != epoch
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -195,3 +195,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -461,3 +461,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -46,9 +46,10 @@ mod real {
             let _ = futex::wait(&self.0, futex::Flags::empty(), expected, Some(&timeout));
         }
 
-        /// Wakes every sleeper. Works through a read-only mapping too.
-        pub(crate) fn wake_all(&self) {
-            let _ = futex::wake(&self.0, futex::Flags::empty(), i32::MAX.cast_unsigned());
+        /// Wakes every sleeper; false if there was none. Works through a read-only mapping too.
+        pub(crate) fn wake_all(&self) -> bool {
+            futex::wake(&self.0, futex::Flags::empty(), i32::MAX.cast_unsigned())
+                .is_ok_and(|woken| woken != 0)
         }
     }
 }
@@ -65,7 +66,8 @@ mod model {
     #[derive(Debug)]
     pub(crate) struct FutexWord {
         value: AtomicU32,
-        queue: Mutex<()>,
+        /// How many threads sleep.
+        queue: Mutex<u32>,
         wake: Condvar,
     }
 
@@ -73,7 +75,7 @@ mod model {
         pub(crate) fn new(value: u32) -> Self {
             Self {
                 value: AtomicU32::new(value),
-                queue: Mutex::new(()),
+                queue: Mutex::new(0),
                 wake: Condvar::new(),
             }
         }
@@ -87,15 +89,17 @@ mod model {
         }
 
         pub(crate) fn wait(&self, expected: u32, _timeout: Duration) {
-            let guard = lock(&self.queue);
+            let mut queue = lock(&self.queue);
             if self.value.load(Ordering::Relaxed) == expected {
-                drop(self.wake.wait(guard).expect("loom locks are not poisoned"));
+                *queue += 1;
+                drop(self.wake.wait(queue).expect("loom locks are not poisoned"));
             }
         }
 
-        pub(crate) fn wake_all(&self) {
-            drop(lock(&self.queue));
+        pub(crate) fn wake_all(&self) -> bool {
+            let mut queue = lock(&self.queue);
             self.wake.notify_all();
+            std::mem::take(&mut *queue) != 0
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The system calls, each behind a safe type, and the loom shim of atomics.
 
 pub(crate) mod futex;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
 pub(crate) mod prefetch;
 pub(crate) mod sync;
 

@@ -9,10 +9,14 @@ pub(crate) use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
+#[cfg(all(loom, test))]
+pub(crate) use crate::sys::model::{AtomicU64, fence};
+#[cfg(all(loom, not(test)))]
+pub(crate) use loom::sync::atomic::{AtomicU64, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    atomic::{AtomicU32, Ordering},
 };
 
 /// Tells the processor that this is a spin loop; under loom lets another thread run.

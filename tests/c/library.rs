@@ -5,12 +5,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Where `libminiflow.so` and `libminiflow.a` of this profile are, built if need be.
-pub fn libraries() -> &'static Path {
+pub(crate) fn libraries() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         // CARGO_TARGET_TMPDIR is `<target dir>/tmp`.
@@ -40,7 +40,7 @@ pub fn libraries() -> &'static Path {
 }
 
 /// Runs a command that must succeed; its standard output.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command
         .output()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));

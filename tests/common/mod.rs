@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,40 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 // ---- watchdog ----
 
-/// Ends the whole process if a test takes too long. Disarmed when dropped.
+/// What every test holds: ends the whole process if the test takes too long, and keeps those apart
+/// that share a process (with nextest, each has its own).
 pub(crate) struct Watchdog {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    _company: Company,
 }
+
+/// Which other tests of this process run meanwhile.
+#[allow(dead_code, reason = "held, not read")]
+enum Company {
+    Some(RwLockReadGuard<'static, ()>),
+    None(RwLockWriteGuard<'static, ()>),
+}
+
+static COMPANY: RwLock<()> = RwLock::new(());
 
 /// Aborts the process with a message if the guard is not dropped within `seconds`. The zygotes
 /// notice that and take their workers along.
 #[must_use]
 pub(crate) fn watchdog(seconds: u64) -> Watchdog {
+    let shared = COMPANY.read().unwrap_or_else(PoisonError::into_inner);
+    start_watchdog(seconds, Company::Some(shared))
+}
+
+/// The same for a test that looks at the whole process (its descriptors, children, processor time)
+/// or at the clock: no other test of this process runs meanwhile.
+#[must_use]
+pub(crate) fn watchdog_alone(seconds: u64) -> Watchdog {
+    let exclusive = COMPANY.write().unwrap_or_else(PoisonError::into_inner);
+    start_watchdog(seconds, Company::None(exclusive))
+}
+
+fn start_watchdog(seconds: u64, company: Company) -> Watchdog {
     let (stop, stopped) = channel();
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let thread = std::thread::spawn(move || {
@@ -53,6 +77,7 @@ pub(crate) fn watchdog(seconds: u64) -> Watchdog {
     Watchdog {
         stop: Some(stop),
         thread: Some(thread),
+        _company: company,
     }
 }
 
@@ -63,13 +88,6 @@ impl Drop for Watchdog {
             thread.join().ok();
         }
     }
-}
-
-/// Keeps the tests of one file apart that look at the whole process (its descriptors, children,
-/// processor time). With nextest every test has a process of its own anyway.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a condition that comes true by itself.
@@ -151,9 +169,10 @@ pub(crate) fn collect(engine: &Engine, count: usize) -> Vec<Completion> {
     while completions.len() < count {
         assert!(
             start.elapsed() < PATIENCE,
-            "{} of {count} completions within {PATIENCE:?}: {:?}",
+            "{} of {count} completions within {PATIENCE:?}: {:?} {:#?}",
             completions.len(),
-            engine.stats()
+            engine.stats(),
+            engine.workers()
         );
         let wait = Some(Duration::from_millis(100));
         let wanted = count - completions.len();
