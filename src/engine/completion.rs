@@ -73,6 +73,9 @@ impl Data {
     /// A result of `len` bytes out of a task slot; `len` is at most `INLINE_RESULT`.
     #[inline]
     pub(crate) fn from_slot(cell: &TaskSlot, len: u32) -> Self {
+        if len == 0 {
+            return Self::EMPTY;
+        }
         let bytes = len as usize;
         let used = bytes.div_ceil(8);
         if used <= WORDS {

@@ -19,7 +19,7 @@ use crate::shm::arena::Block;
 use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::{CREDITS, INLINE_RESULT, PAYLOAD_WORDS, TaskInfo, Up};
 use crate::shm::ring::{Message, Meta};
-use crate::shm::segments::{HostInputs, HostLane, words_as_bytes_mut};
+use crate::shm::segments::{HostInputs, HostLane};
 use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
 use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::sys::process::{Exit, signal_name};
@@ -264,10 +264,8 @@ impl Core {
             return Err(self.full());
         }
         let payload = if payload.len() <= self.inline_payload {
-            let mut words = [0; PAYLOAD_WORDS];
-            words_as_bytes_mut(&mut words)[..payload.len()].copy_from_slice(payload);
             Payload::Inline {
-                words,
+                words: pack(payload),
                 len: length(payload.len()),
             }
         } else {
@@ -319,14 +317,13 @@ impl Core {
             Some(now) => self.calendar.unix_ms(self.clock, now),
             None => unix_ms(),
         };
-        let Some(index) = self
-            .table
-            .insert(options, payload, now.unwrap_or_default(), unix_ms)
+        let Some((index, id)) =
+            self.table
+                .insert(options, payload, now.unwrap_or_default(), unix_ms)
         else {
             return Err(self.full());
         };
         self.totals.submitted += 1;
-        let id = self.table.get(index).id;
         let class = options.class;
         if self.classes[class.index()].central.is_empty()
             && let Some(worker) = self.choose(class)
@@ -453,12 +450,14 @@ impl Core {
             }
         };
         describe(&lane.shared.down().info[usize::from(slot)], entry);
-        lane.publish(&Message {
+        let first = lane.publish(&Message {
             ticket,
             meta,
             payload,
         });
-        self.unannounced.push(worker);
+        if first {
+            self.unannounced.push(worker);
+        }
     }
 
     /// Hands out what waits in the central queue, as far as there are credits.
@@ -562,11 +561,17 @@ impl Core {
         self.drain(sink);
         for worker in 0..self.lanes.len() {
             self.collect(worker, |collector, up, tasks, settle| {
+                let mut left = collector.outstanding();
                 for slot in 0..CREDITS {
-                    if let Some((slot, ticket)) = collector.outstanding_at(slot)
-                        && let cell = &up.slots[usize::from(slot)]
-                        && collector.take_early(slot, ticket, cell)
-                    {
+                    if left == 0 {
+                        break; // few are out, and these have low numbers
+                    }
+                    let Some((slot, ticket)) = collector.outstanding_at(slot) else {
+                        continue;
+                    };
+                    left -= 1;
+                    let cell = &up.slots[usize::from(slot)];
+                    if collector.take_early(slot, ticket, cell) {
                         settle.take(tasks[usize::from(slot)], cell, sink);
                     }
                 }
@@ -904,6 +909,22 @@ fn length(len: usize) -> u32 {
     len as u32
 }
 
+/// The bytes of a short payload as words. They go from registers to where they are read as words:
+/// a copy by bytes would make those reads wait for the stores.
+#[inline]
+fn pack(payload: &[u8]) -> [u64; PAYLOAD_WORDS] {
+    let (words, rest) = payload.as_chunks();
+    std::array::from_fn(|index| match words.get(index) {
+        Some(word) => u64::from_ne_bytes(*word),
+        None if index == words.len() => rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte))
+            .to_le(),
+        None => 0,
+    })
+}
+
 /// Writes what a worker may want to know about the task.
 #[inline]
 fn describe(info: &TaskInfo, entry: &Entry) {
@@ -1013,5 +1034,23 @@ impl Settle<'_> {
         self.classes[entry.class.index()]
             .central
             .push_front(index, entry.priority);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::layout::INLINE_PAYLOAD;
+    use crate::shm::segments::words_as_bytes;
+
+    #[test]
+    fn packed_bytes_are_the_same_bytes_in_memory() {
+        let payload: [u8; INLINE_PAYLOAD] = std::array::from_fn(|i| 0xa0 + i as u8);
+        for len in 0..=INLINE_PAYLOAD {
+            let words = pack(&payload[..len]);
+            let (bytes, rest) = words_as_bytes(&words).split_at(len);
+            assert_eq!(bytes, &payload[..len]);
+            assert!(rest.iter().all(|byte| *byte == 0));
+        }
     }
 }

@@ -155,11 +155,12 @@ impl Lane {
             != 0
     }
 
-    /// Publishes a descriptor; the caller rings the bell after its batch.
+    /// Publishes a descriptor; the caller rings the bell after its batch. True if it is the first
+    /// since the last time.
     #[inline]
-    pub(crate) fn publish(&mut self, message: &Message) {
+    pub(crate) fn publish(&mut self, message: &Message) -> bool {
         self.producer.push(&self.shared.down().ring, message);
-        self.unannounced = true;
+        !std::mem::replace(&mut self.unannounced, true)
     }
 
     /// Announces what was published since the last time and wakes the worker if it sleeps.

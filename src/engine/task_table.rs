@@ -98,7 +98,7 @@ impl TaskTable {
         }
     }
 
-    /// Takes a slot for a new task; `None` if the table is full.
+    /// Takes a slot for a new task, and makes its id; `None` if the table is full.
     #[inline]
     pub(crate) fn insert(
         &mut self,
@@ -106,7 +106,7 @@ impl TaskTable {
         payload: Payload,
         submitted: u64,
         unix_ms: u64,
-    ) -> Option<u32> {
+    ) -> Option<(u32, TaskId)> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => self.extend()?,
@@ -114,7 +114,8 @@ impl TaskTable {
         let tag = self.tag;
         let entry = &mut self.entries[index as usize];
         entry.generation = entry.generation.wrapping_add(1);
-        entry.id = make_id(unix_ms, entry.generation, index, tag);
+        let id = make_id(unix_ms, entry.generation, index, tag);
+        entry.id = id;
         entry.place = Place::Central;
         entry.class = options.class;
         #[expect(
@@ -133,7 +134,7 @@ impl TaskTable {
         entry.label = options.label;
         entry.submitted = submitted;
         entry.payload = payload;
-        Some(index)
+        Some((index, id))
     }
 
     #[cold]
@@ -322,7 +323,10 @@ mod tests {
             words: [0; PAYLOAD_WORDS],
             len: 0,
         };
-        table.insert(&SubmitOptions::default(), payload, 0, 1_700_000_000_000)
+        let options = SubmitOptions::default();
+        let (index, id) = table.insert(&options, payload, 0, 1_700_000_000_000)?;
+        assert_eq!(table.get(index).id, id);
+        Some(index)
     }
 
     #[test]

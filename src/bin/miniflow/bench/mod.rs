@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use self::clock::Clock;
 use self::engine::EngineBench;
+use self::error::Error;
 pub(crate) use self::error::Result;
 use self::host::Host;
 use self::pin::Cpus;
@@ -75,6 +76,12 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     let mut slices = raw.slices();
     slices.extend(engines.slices());
     slices.retain(|slice| args.wants(&slice.metric.key()));
+    if slices.is_empty() && idle.is_none() {
+        return Err(Error::Unfit(format!(
+            "nothing that can be measured here has a name with {} in it",
+            args.only.join(" or ")
+        )));
+    }
     let findings = rounds::run(&clock, slices, Duration::from_secs(args.seconds.into()))?;
     let report = Report::new(host, &findings, idle);
     Ok(match args.json {
