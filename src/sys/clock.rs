@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// A monotonic clock that all processes of one engine share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
@@ -92,14 +90,26 @@ impl Calendar {
 }
 
 fn monotonic_ns() -> u64 {
-    let t = clock_gettime(ClockId::Monotonic);
+    let t = kernel_time(libc::CLOCK_MONOTONIC);
     t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
 }
 
 /// Milliseconds since 1970 from the kernel's coarse clock (one tick of a few ms, no system call).
 pub(crate) fn unix_ms() -> u64 {
-    let t = clock_gettime(ClockId::RealtimeCoarse);
+    let t = kernel_time(libc::CLOCK_REALTIME_COARSE);
     t.tv_sec.cast_unsigned() * 1_000 + t.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+/// libc's, not rustix's, which finds the kernel's vDSO by itself and fails under valgrind.
+fn kernel_time(clock: libc::clockid_t) -> libc::timespec {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the answer. The call cannot fail for these clocks; if it
+    // did, the time would be 0.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time
 }
 
 #[cfg(target_arch = "x86_64")]
