@@ -19,6 +19,7 @@ use miniflow::worker::{Task, TaskResult};
 use miniflow::{
     Class, Completion, Engine, Error, Outcome, Submission, SubmitOptions, TaskId, WorkerState,
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -278,6 +279,29 @@ fn a_class_can_shrink_to_nothing_and_come_back() {
             .iter()
             .all(|row| row.state == WorkerState::Ready)
     );
+}
+
+#[test]
+fn workers_that_are_dismissed_before_they_are_there_go_away() {
+    let _watchdog = watchdog(60);
+    let engine = Engine::builder()
+        .handler(echo)
+        .workers_between(Class::CpuBound, 1, 4)
+        .workers(Class::IoBound, 0)
+        .start()
+        .unwrap();
+    let zygote = Pid::from_raw(zygote_of(&engine).cast_signed()).unwrap();
+    let state = |state| engine.workers().iter().filter(|w| w.state == state).count();
+    kill_process(zygote, Signal::STOP).unwrap();
+    engine.resize(Class::CpuBound, 4).unwrap();
+    until("they are asked for", || state(WorkerState::Starting) == 3);
+    engine.resize(Class::CpuBound, 1).unwrap();
+    until("they are dismissed", || state(WorkerState::Starting) == 0);
+    kill_process(zygote, Signal::CONT).unwrap();
+    until("one worker is left", || engine.workers().len() == 1);
+    let id = engine.submit(b"still here").unwrap();
+    assert!(engine.wait(id, None).unwrap().is_completed());
+    engine.stop(None).unwrap();
 }
 
 // ---- what is left behind ----

@@ -667,13 +667,11 @@ impl Core {
     /// can follow): finished tasks complete, started ones are crashed (or cancelled, if that is
     /// why the worker died), the rest goes back to the front of the central queue.
     pub(crate) fn bury(&mut self, worker: usize, exit: Exit) {
+        self.withdraw(worker); // first: draining hands out what waits
         self.drain_thoroughly(&mut ());
         let Some(mut lane) = self.lanes[worker].take() else {
             return;
         };
-        self.classes[lane.class.index()]
-            .ready
-            .retain(|&w| w as usize != worker);
         let mut started = std::mem::take(&mut lane.suspects);
         let mut unstarted = Vec::new();
         for (slot, ticket) in (0..CREDITS).filter_map(|s| lane.collector.outstanding_at(s)) {
@@ -843,18 +841,35 @@ impl Core {
     /// Lets a worker go: it gets nothing more, hands back what it has not started, and leaves when
     /// it has finished.
     pub(crate) fn dismiss(&mut self, worker: u32) {
+        self.withdraw(worker as usize);
         let Some(lane) = &mut self.lanes[worker as usize] else {
             return;
         };
-        self.classes[lane.class.index()]
-            .ready
-            .retain(|&w| w != worker);
         if lane.state == LaneState::Starting {
             lane.kill();
             lane.state = LaneState::Leaving;
         } else {
             lane.recall();
             lane.state = LaneState::Draining;
+        }
+    }
+
+    /// Gives a worker nothing more and has it leave at once; what it does not finish is settled
+    /// with its end.
+    pub(crate) fn send_away(&mut self, worker: u32) {
+        self.withdraw(worker as usize);
+        if let Some(lane) = &mut self.lanes[worker as usize] {
+            lane.recall();
+            lane.send_away();
+        }
+    }
+
+    /// No task is handed to this worker any more.
+    pub(crate) fn withdraw(&mut self, worker: usize) {
+        if let Some(lane) = &self.lanes[worker] {
+            self.classes[lane.class.index()]
+                .ready
+                .retain(|&w| w as usize != worker);
         }
     }
 

@@ -271,15 +271,7 @@ impl Supervisor {
                     let process = rustix::process::Pid::from_raw(pid.cast_signed())
                         .zip(fds.pop())
                         .map(|(pid, fd)| Process::from_parts(pid, fd));
-                    if let (Some(lane), Some(process)) = (find(core, incarnation), process) {
-                        let key = Source::Death(incarnation).key();
-                        if let Err(e) = self.sources.add(&process, key) {
-                            log::error!("cannot watch worker {}: {e}", lane.worker);
-                            process.kill();
-                        }
-                        lane.process = Some(process);
-                        core.totals.spawned += 1;
-                    }
+                    self.meet(core, incarnation, process);
                 }
                 Incoming::Message(FromZygote::Refused { incarnation, errno }, _) => {
                     let error = std::io::Error::from_raw_os_error(errno);
@@ -297,12 +289,45 @@ impl Supervisor {
                 Incoming::Message(FromZygote::Exited { incarnation, exit }, _) => {
                     if let Some(lane) = find(core, incarnation) {
                         lane.exit = Some(exit);
+                        // The zygote has seen its pidfd readable: also if we have none.
+                        lane.ended.get_or_insert_with(Instant::now);
                     }
                 }
                 Incoming::Nothing => return,
                 Incoming::Closed => return self.lose_zygote(core),
             }
         }
+    }
+
+    /// A worker process exists; `process` is missing if its pidfd found no room here.
+    fn meet(&mut self, core: &mut Core, incarnation: u64, process: Option<Process>) {
+        let spawned = core.totals.spawned + 1;
+        let Some(lane) = find(core, incarnation) else {
+            return;
+        };
+        let worker = lane.worker;
+        let Some(process) = process else {
+            // It cannot be killed or watched; the zygote tells when it has ended.
+            log::error!("no file descriptor is left for the pidfd of worker {worker}");
+            core.totals.spawned = spawned;
+            self.fail_start(core, incarnation, || {
+                Error::system(
+                    "recvmsg",
+                    "cannot watch a worker (raise RLIMIT_NOFILE)",
+                    rustix::io::Errno::MFILE,
+                )
+            });
+            return core.send_away(worker);
+        };
+        let watched = self.sources.add(&process, Source::Death(incarnation).key());
+        if let Err(e) = &watched {
+            log::error!("cannot watch worker {worker}: {e}");
+        }
+        lane.process = Some(process);
+        if watched.is_err() || lane.killed {
+            lane.kill(); // for the second time, if it was dismissed before it was there
+        }
+        core.totals.spawned = spawned;
     }
 
     fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
@@ -401,6 +426,9 @@ impl Supervisor {
             return;
         };
         self.sources.remove(&lane.control);
+        if let Some(process) = &lane.process {
+            self.sources.remove(process); // its exit may have been reported first
+        }
         self.shared.bells.remove(&lane.event);
         if let Some(external) = self.shared.external.get() {
             external.set.remove(&lane.event);
