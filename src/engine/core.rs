@@ -637,7 +637,7 @@ impl Core {
         if count > 0 {
             lane.completed += u64::from(count);
             lane.failed += u64::from(failed);
-            lane.busy_ns += sum_ns;
+            lane.busy_ns = lane.busy_ns.saturating_add(sum_ns); // the worker's word
             lane.note_service(sum_ns, count);
         }
         if !lane.suspects.is_empty() {
@@ -659,6 +659,7 @@ impl Core {
             lane.pid()
         );
         lane.kill();
+        self.withdraw(worker);
     }
 
     // ---- death ----
@@ -979,6 +980,9 @@ impl Settle<'_> {
             return self.suspects.push(index);
         };
         if ending.kind == Kind::Returned {
+            if cell.started(self.table.get(index).ticket).is_some() {
+                return self.suspects.push(index); // user code may have run
+            }
             return self.returned(index);
         }
         let Some(data) = self.data(cell, &ending) else {

@@ -232,6 +232,8 @@ impl Supervisor {
                     if let Some(process) = &lane.process {
                         self.sources.remove(process);
                     }
+                    let worker = lane.worker as usize;
+                    core.withdraw(worker);
                 }
             }
             Source::Control(incarnation) => self.hear_worker(core, incarnation),
@@ -364,7 +366,8 @@ impl Supervisor {
                     if lane.ended.is_none() {
                         lane.kill();
                     }
-                    return;
+                    let worker = lane.worker as usize;
+                    return core.withdraw(worker);
                 }
             }
         }
