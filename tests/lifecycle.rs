@@ -304,6 +304,22 @@ fn workers_that_are_dismissed_before_they_are_there_go_away() {
     engine.stop(None).unwrap();
 }
 
+#[test]
+fn a_worker_that_does_not_leave_is_killed() {
+    let _watchdog = watchdog(60);
+    let engine = Engine::builder()
+        .handler(echo)
+        .workers_between(Class::CpuBound, 2, 2)
+        .workers(Class::IoBound, 0)
+        .stop_grace(Duration::from_millis(50))
+        .start()
+        .unwrap();
+    let stuck = Pid::from_raw(worker(&engine, 1).pid.cast_signed()).unwrap();
+    kill_process(stuck, Signal::STOP).unwrap();
+    engine.resize(Class::CpuBound, 1).unwrap();
+    until("one worker is left", || engine.workers().len() == 1);
+}
+
 // ---- what is left behind ----
 
 /// What a process has of each kind.

@@ -848,10 +848,10 @@ impl Core {
         };
         if lane.state == LaneState::Starting {
             lane.kill();
-            lane.state = LaneState::Leaving;
+            lane.set_state(LaneState::Leaving);
         } else {
             lane.recall();
-            lane.state = LaneState::Draining;
+            lane.set_state(LaneState::Draining);
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) struct Lane {
     pub(crate) class: Class,
     pub(crate) threads: u32,
     pub(crate) state: LaneState,
+    pub(crate) state_since: Instant,
     pub(crate) shared: Arc<HostLane>,
     pub(crate) event: Event,
     pub(crate) control: Socket,
@@ -97,6 +98,7 @@ impl Lane {
             class: new.class,
             threads: new.threads,
             state: LaneState::Starting,
+            state_since: now,
             shared: Arc::new(new.shared),
             event: new.event,
             control: new.control,
@@ -240,9 +242,14 @@ impl Lane {
         let _ = ToWorker::Recall.send(&self.control);
     }
 
+    pub(crate) fn set_state(&mut self, state: LaneState) {
+        self.state = state;
+        self.state_since = Instant::now();
+    }
+
     /// Sends the worker away; it finishes what it runs.
     pub(crate) fn send_away(&mut self) {
-        self.state = LaneState::Leaving;
+        self.set_state(LaneState::Leaving);
         let _ = ToWorker::Shutdown.send(&self.control); // if it does not listen, it is killed
     }
 

@@ -39,6 +39,8 @@ const STUCK_WHILE_FREE: Duration = Duration::from_millis(2);
 const STUCK: Duration = Duration::from_millis(10);
 /// While the engine stops: how long the zygote may owe an answer before it is killed.
 const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
+/// Messages of one worker that are heard before the others have their turn.
+const MESSAGES: usize = 16;
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// Delays between failing starts of a worker.
@@ -333,7 +335,8 @@ impl Supervisor {
     }
 
     fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
-        loop {
+        // The socket stays readable: what is not heard now is heard in the next turn.
+        for _ in 0..MESSAGES {
             let Some(lane) = find(core, incarnation) else {
                 return;
             };
@@ -350,7 +353,8 @@ impl Supervisor {
                     if len == 0 {
                         core.move_kept_to_heap(incarnation);
                     } else {
-                        let wanted = len.next_power_of_two().max(FIRST_RESULTS);
+                        let wanted = len.checked_next_power_of_two().unwrap_or(len);
+                        let wanted = wanted.max(FIRST_RESULTS);
                         if let Err(e) = lane.shared.grow_results(wanted) {
                             log::warn!("worker {}: result memory: {e}", lane.worker);
                         }
@@ -389,7 +393,7 @@ impl Supervisor {
             log::error!("worker {} is not accepted: {e}", lane.worker);
             return lane.kill();
         }
-        lane.state = LaneState::Ready;
+        lane.set_state(LaneState::Ready);
         let (worker, class) = (lane.worker, lane.class);
         core.classes[class.index()].ready.push(worker);
         core.pump_all();
@@ -492,6 +496,21 @@ impl Supervisor {
                     lane.send_away();
                 }
                 _ => {}
+            }
+            let patience = match lane.state {
+                LaneState::Starting if !core.starting => self.shared.config.start_timeout,
+                LaneState::Leaving => self.shared.config.stop_grace,
+                _ => Duration::MAX,
+            };
+            if lane.state_since.elapsed() >= patience && !lane.killed {
+                log::error!(
+                    "worker {worker} does not {}: killed",
+                    match lane.state {
+                        LaneState::Starting => "join",
+                        _ => "leave",
+                    }
+                );
+                lane.kill();
             }
             let Some(kill_after) = core.kill_after else {
                 continue;
