@@ -243,10 +243,13 @@ impl Shared {
     }
 
     /// Makes the signalled eventfds unreadable again; completions must be looked for afterwards.
+    /// The kick is the leader's alone: one that it has not seen yet stays.
     pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
         for &key in keys {
             if key == KICK {
-                self.kick.drain();
+                if !core.blocked.leader_asleep {
+                    self.kick.drain();
+                }
             } else if let Some(Some(lane)) = usize::try_from(key)
                 .ok()
                 .and_then(|worker| core.lanes.get(worker))

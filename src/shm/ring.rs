@@ -141,12 +141,14 @@ pub(crate) fn pop(ring: &Ring, head: &Head) -> Option<Message> {
             meta: Meta(cell.meta.load(Ordering::Relaxed)),
             payload: std::array::from_fn(|i| cell.payload[i].load(Ordering::Relaxed)),
         };
-        // Relaxed on success: the host learns of the claim only through the completion, whose
-        // Release store of the done word comes after the loads above in program order, and it
-        // does not reuse the cell before. The head itself guards no data.
+        // AcqRel on success: the host overwrites the cell once it has seen completions of *later*
+        // positions, although this one is still out. So our loads above must happen before
+        // whatever the threads that claim those do: Release pairs with the Acquire half of their
+        // CAS, and the done word takes it on to the host. (Loads may pass a relaxed CAS on
+        // AArch64; on x86 it is the same instruction.)
         match head
             .0
-            .compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(at, at + 1, Ordering::AcqRel, Ordering::Relaxed)
         {
             Ok(_) => return Some(message),
             Err(now) => at = now,
