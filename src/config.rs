@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
+use crate::sys::fork;
 use crate::sys::process::cpus;
 use crate::task::Class;
 use crate::worker::Handler;
@@ -130,6 +131,12 @@ impl Config {
         };
         if matches!(role, Role::Program(argv) if argv.is_empty()) {
             return Err(Error::invalid("the worker program's argv is empty"));
+        }
+        // The number would come to mean one of the zygote's own.
+        if let Some(fd) = self.inherit.iter().find(|&&fd| !fork::is_open(fd)) {
+            return Err(Error::invalid(format!(
+                "descriptor {fd}, which workers shall inherit, is not open"
+            )));
         }
         for class in Class::ALL {
             let (c, name) = (self.class(class), class.name());

@@ -9,6 +9,8 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -489,7 +491,7 @@ fn a_zygote_and_its_workers_hold_no_descriptor_of_the_hosts() {
     let first = cpu_only(1, 1).handler(echo).start().unwrap();
     let second = cpu_only(1, 1)
         .handler(echo)
-        .inherit([std::os::fd::AsRawFd::as_raw_fd(&inherited)])
+        .inherit([inherited.as_raw_fd()])
         .start()
         .unwrap();
     let links = |pid: u32| {
@@ -516,6 +518,35 @@ fn a_zygote_and_its_workers_hold_no_descriptor_of_the_hosts() {
         assert_eq!(open, files, "{:?}", links(worker));
     }
     drop(mine);
+}
+
+#[test]
+fn a_worker_program_has_the_descriptors_that_it_shall_inherit() {
+    let _watchdog = watchdog(60);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let fd = writer.as_raw_fd();
+    let script = format!("echo here > /proc/self/fd/{fd}");
+    let started = cpu_only(1, 1)
+        .program(["sh", "-c", &script])
+        .inherit([fd])
+        .start();
+    assert!(started.is_err(), "it does not join");
+    drop(writer);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("here\n"), "{said:?}");
+}
+
+#[test]
+fn the_longest_grace_is_no_overflow() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(1, 1)
+        .handler(echo)
+        .start_timeout(Duration::MAX)
+        .stop_grace(Duration::MAX)
+        .start()
+        .unwrap();
+    engine.stop(Some(Duration::MAX)).unwrap();
 }
 
 #[test]
@@ -597,6 +628,8 @@ fn a_bad_setting_is_refused_with_its_name() {
     refused(good().max_result(u64::MAX), "max_result");
     refused(good().payload_arena(1), "payload_arena");
     refused(good().result_arena(1), "result_arena");
+    refused(good().inherit([-1]), "descriptor -1");
+    refused(good().inherit([987_654]), "descriptor 987654");
     refused(good().inline_payload(41), "inline_payload");
     refused(good().inline_result(153), "inline_result");
 }

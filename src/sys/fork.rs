@@ -131,6 +131,12 @@ pub(crate) fn keep_across_exec(fd: BorrowedFd<'_>) -> Result<()> {
         .map_err(|e| Error::system("fcntl(F_SETFD)", "cannot hand down a descriptor", e))
 }
 
+/// Whether a number is that of an open descriptor.
+pub(crate) fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes any number.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
 /// Replaces this process by a program found in `PATH`, with `extra` added to the environment.
 /// Returns only if that fails.
 pub(crate) fn execute(argv: &[CString], extra: &[(CString, CString)]) -> std::io::Error {

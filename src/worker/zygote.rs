@@ -255,7 +255,7 @@ impl<'a> Zygote<'a> {
                 });
             }
             Role::Program(argv) => {
-                let errno = execute(argv, &inherited, &self.host);
+                let errno = execute(argv, &inherited, &self.host, self.inherit);
                 let control = Socket::from_fd(inherited.control);
                 let _ = FromWorker::ExecFailed { errno }.send(&control);
                 fork::exit(EXIT_EXEC);
@@ -308,7 +308,10 @@ fn lane_fds<'a>(inherited: &'a Inherited, host: &'a Process) -> [BorrowedFd<'a>;
 }
 
 /// Executes a worker program; returns the error number if that fails.
-fn execute(argv: &[CString], inherited: &Inherited, host: &Process) -> i32 {
+fn execute(argv: &[CString], inherited: &Inherited, host: &Process, also: &[i32]) -> i32 {
+    if borrow(also).any(|fd| fork::keep_across_exec(fd).is_err()) {
+        return libc::EBADF;
+    }
     let mut list = String::new();
     for fd in lane_fds(inherited, host) {
         if fork::keep_across_exec(fd).is_err() {
