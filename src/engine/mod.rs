@@ -36,6 +36,8 @@ use crate::worker::zygote;
 
 /// How long [`Engine::stop`] waits for killed processes to end.
 const LAST_RESORT: Duration = Duration::from_secs(30);
+/// A longer `stop_grace` is taken as this.
+const LONGEST_GRACE: Duration = Duration::from_secs(1 << 30);
 
 /// A running engine: submits tasks to worker processes and hands out their completions.
 ///
@@ -90,16 +92,15 @@ impl Engine {
             .iter()
             .map(|c| c.min as usize)
             .sum();
-        let deadline = Instant::now() + timeout;
-        let (mut core, answer) = self
-            .shared
-            .block(self.shared.lock(), Some(deadline), |core| {
-                if let Some(failure) = core.start_failure.take() {
-                    return Some(Err(failure));
-                }
-                let ready: usize = core.classes.iter().map(|c| c.ready.len()).sum();
-                (ready >= wanted).then_some(Ok(()))
-            });
+        let (mut core, answer) =
+            self.shared
+                .block(self.shared.lock(), deadline(Some(timeout)), |core| {
+                    if let Some(failure) = core.start_failure.take() {
+                        return Some(Err(failure));
+                    }
+                    let ready: usize = core.classes.iter().map(|c| c.ready.len()).sum();
+                    (ready >= wanted).then_some(Ok(()))
+                });
         core.starting = false;
         answer.unwrap_or(Err(Error::Timeout))
     }
@@ -536,25 +537,26 @@ impl Engine {
         let (mut core, _) = shared.block(core, deadline(drain), none_left);
 
         core.phase = Phase::Cancelling;
+        core.pump_all(); // ends what waits, in one go
         for index in core.table.unfinished_slots() {
             core.cancel(index);
         }
-        core.pump_all();
         core.recall_all();
         shared.notify(&mut core);
-        let grace = Instant::now() + shared.config.stop_grace;
-        let (mut core, _) = shared.block(core, Some(grace), none_left);
+        let grace = shared.config.stop_grace.min(LONGEST_GRACE);
+        let (mut core, _) = shared.block(core, deadline(Some(grace)), none_left);
 
         // The supervisor sends every worker away that has nothing left, and kills the others.
         core.blocked.supervisor_idle = false;
-        core.kill_after = Some(Instant::now() + shared.config.stop_grace);
+        let kill_after = Instant::now() + grace;
+        core.kill_after = Some(kill_after);
         for lane in core.lanes_mut() {
             if lane.load() != 0 {
                 lane.kill();
             }
         }
         shared.supervisor.signal();
-        let (mut core, gone) = shared.block(core, Some(Instant::now() + LAST_RESORT), |core| {
+        let (mut core, gone) = shared.block(core, Some(kill_after + LAST_RESORT), |core| {
             core.drain(&mut ());
             core.lanes().next().is_none().then_some(())
         });
