@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{bytes, checksum, watchdog};
+use common::{bytes, checksum, cpu_only, watchdog};
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{Class, Completion, Engine, Error, Submission, SubmitOptions};
 
@@ -236,4 +236,21 @@ fn a_batch_that_does_not_fit_is_accepted_up_to_where_it_fits() {
         assert_eq!((id, bytes), (&ids[number], &vec![number as u8]));
     }
     assert!(engine.stats().would_block >= 1);
+}
+
+#[test]
+fn a_batch_may_be_made_with_the_engine_in_hand() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(1, 1).handler(|_| Ok(())).start().unwrap();
+    let payloads: Vec<Vec<u8>> = (0..8).map(|n| vec![n; 3000 * usize::from(n)]).collect();
+    let submissions = payloads.iter().map(|payload| {
+        assert_eq!(engine.stats().submitted, 0, "nothing is submitted yet");
+        Submission::from(&payload[..])
+    });
+    let ids = engine.submit_batch(submissions).unwrap();
+    let mut got: Vec<_> = engine.completions().map(|c| c.id()).collect();
+    got.sort_unstable();
+    let mut expected = ids;
+    expected.sort_unstable();
+    assert_eq!(got, expected);
 }

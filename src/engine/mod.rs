@@ -180,9 +180,10 @@ impl Engine {
         &self,
         submissions: impl IntoIterator<Item = Submission<'p>>,
     ) -> Result<Vec<TaskId>> {
-        let submissions = submissions.into_iter();
-        let mut ids = Vec::with_capacity(submissions.size_hint().0);
-        let refused = self.submit_each(submissions, |id| ids.push(id));
+        // Asked for its items before the lock is taken: an iterator may use the engine.
+        let submissions: Vec<_> = submissions.into_iter().collect();
+        let mut ids = Vec::with_capacity(submissions.len());
+        let refused = self.submit_each(submissions.into_iter(), |id| ids.push(id));
         match refused {
             Some(error) if ids.is_empty() => Err(error),
             _ => Ok(ids),
@@ -191,6 +192,9 @@ impl Engine {
 
     /// [`Engine::submit_batch`] without a list: `accepted` is called with each id in turn. Returns
     /// why the first task that was not accepted was refused.
+    ///
+    /// `submissions` and `accepted` run under the engine's lock: they must be quick, and a call of
+    /// the engine in them would wait for itself.
     pub fn submit_each<'p>(
         &self,
         submissions: impl Iterator<Item = Submission<'p>>,
@@ -203,7 +207,17 @@ impl Engine {
         let mut core = self.shared.lock();
         let mut refused = None;
         for Submission { payload, options } in submissions {
-            match core.submit_copy(&self.shared.inputs, payload, &options, Some(now)) {
+            let submitted = if payload.len() > COPY_UNDER_LOCK {
+                core.announce();
+                self.shared.note_submit(&mut core);
+                drop(core);
+                let submitted = self.submit_with(payload, &options);
+                core = self.shared.lock();
+                submitted
+            } else {
+                core.submit_copy(&self.shared.inputs, payload, &options, Some(now))
+            };
+            match submitted {
                 Ok(id) => accepted(id),
                 Err(error) => {
                     refused = Some(error);
