@@ -223,9 +223,9 @@ impl Shared {
             }
             core = self.lock();
             core.blocked.leader_asleep = false;
+            self.drain_bells(&core, keys);
             // The drain that must follow when others still sleep is below in any case.
             let _ = core.sleepers.disarm(epoch);
-            self.drain_bells(&core, keys);
             core.drain(&mut ());
             answer = done(&mut core);
         } else if core.sleepers.disarm(epoch) {
@@ -240,7 +240,8 @@ impl Shared {
         (core, answer)
     }
 
-    /// Makes the signalled eventfds unreadable again; completions must be looked for afterwards.
+    /// Makes the signalled eventfds unreadable again. Before `Sleepers::disarm`, and completions
+    /// must be looked for afterwards.
     pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
         for &key in keys {
             if key == KICK {
@@ -281,7 +282,6 @@ impl Shared {
             return;
         }
         core.blocked.external_armed = false;
-        let _ = core.sleepers.disarm(&self.inputs.layout().host_epoch); // the poll drains next
         if let Some(external) = self.external.get() {
             let mut keys = Vec::new();
             if external.set.wait(&mut keys, Duration::ZERO).is_ok() {
@@ -289,6 +289,7 @@ impl Shared {
                 self.drain_bells(core, &keys);
             }
         }
+        let _ = core.sleepers.disarm(&self.inputs.layout().host_epoch); // the poll drains next
     }
 
     /// A poll ends: the owner of the event fd may go to sleep. True if there is such an owner;

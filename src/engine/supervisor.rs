@@ -448,11 +448,11 @@ impl Supervisor {
         let wanted = core.unfinished() > 0 && !core.blocked.leader && !polled;
         let epoch = &self.shared.inputs.layout().host_epoch;
         if self.draining {
-            let _ = core.sleepers.disarm(epoch); // the drain follows in any case
             let mut keys = Vec::new();
             if self.shared.bells.wait(&mut keys, Duration::ZERO).is_ok() {
                 self.shared.drain_bells(core, &keys);
             }
+            let _ = core.sleepers.disarm(epoch); // the drain follows in any case
         }
         if wanted {
             if !self.draining
