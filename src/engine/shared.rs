@@ -242,7 +242,8 @@ impl Shared {
         (core, answer)
     }
 
-    /// Makes the signalled eventfds unreadable again; completions must be looked for afterwards.
+    /// Makes the signalled eventfds unreadable again. Before `Sleepers::disarm`, and completions
+    /// must be looked for afterwards.
     pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
         for &key in keys {
             if key == KICK {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::shm::doorbell::Sleeper;
-use crate::shm::hostbell::Signaller;
+use crate::shm::hostbell::{self, Signaller};
 use crate::shm::layout::{Down, RESULT_WORDS, Up};
 use crate::shm::leader::Leadership;
 use crate::shm::ring::{self, Message};
@@ -187,11 +187,9 @@ impl Lane {
             );
             return None;
         }
-        if !hand.pending.is_empty()
-            && self.shared.inputs().host_epoch.0.load(Ordering::Relaxed) != 0
-        {
-            // The host sleeps and this task may run long: do not hold the others back. (Relaxed:
-            // a hint; a host that falls asleep just now looks at the done words itself.)
+        if !hand.pending.is_empty() && hostbell::host_sleeps(&self.shared.inputs().host_epoch) {
+            // This task may run long: do not hold the others back. A host that falls asleep just
+            // after this looks at the done words first.
             self.flush(hand);
         }
         Some(Started { message, start })
