@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use crate::error::Result;
 use crate::shm::doorbell::Sleeper;
 use crate::shm::hostbell::{self, Signaller};
@@ -50,12 +52,13 @@ pub(crate) struct Lane {
     inline_result: usize,
     batch_below: u64,
     event: Event,
-    signaller: Signaller,
+    /// Written by whichever thread signals; the fields around it are only read.
+    signaller: CachePadded<Signaller>,
     leadership: Leadership<Sleeper>,
     spin: Spin,
     closing: AtomicBool,
     /// Threads inside [`Lane::wait`].
-    waiting: AtomicU32,
+    waiting: CachePadded<AtomicU32>,
 }
 
 /// What one thread of a worker keeps between two tasks.
@@ -102,11 +105,11 @@ impl Lane {
             inline_result: c.inline_result.load(Ordering::Relaxed) as usize,
             batch_below: clock.ticks(BATCH_BELOW),
             event: Event::from_fd(inherited.event),
-            signaller: Signaller::new(),
+            signaller: CachePadded::new(Signaller::new()),
             leadership: Leadership::new(Sleeper::default()),
             spin: Spin::new(clock.ticks(Duration::from_nanos(c.spin_ns.load(Ordering::Relaxed)))),
             closing: AtomicBool::new(false),
-            waiting: AtomicU32::new(0),
+            waiting: CachePadded::new(AtomicU32::new(0)),
             shared,
         })
     }
