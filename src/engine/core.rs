@@ -251,7 +251,10 @@ impl Core {
 
     /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
     /// the time of the submit, if the caller has read the clock (once for a batch).
-    #[inline]
+    ///
+    /// Always inlined, like what it calls: an id that is returned through memory is written in
+    /// halves and read as a whole, which waits for all stores before it, those to the ring too.
+    #[inline(always)]
     pub(crate) fn submit_copy(
         &mut self,
         inputs: &HostInputs,
@@ -306,7 +309,7 @@ impl Core {
         })
     }
 
-    #[inline]
+    #[inline(always)] // see `submit_copy`
     fn accept(
         &mut self,
         options: &SubmitOptions,
@@ -1013,7 +1016,7 @@ impl Settle<'_> {
     }
 
     /// The result, if what the worker says about it holds.
-    #[inline]
+    #[inline(always)] // see `Core::submit_copy`
     fn data(&self, cell: &TaskSlot, ending: &Ending) -> Option<Data> {
         let len = ending.len;
         if !ending.in_arena {

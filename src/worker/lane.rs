@@ -142,7 +142,10 @@ impl Lane {
 
     /// Takes the oldest task, waiting for one until `deadline` (`None`: for ever), and marks it as
     /// started. A task that was cancelled meanwhile is published as such and passed over.
-    #[inline]
+    ///
+    /// Always inlined: a message that is returned through memory is written by words and read in
+    /// wider pieces, which waits for all stores before it, those to the task slot too.
+    #[inline(always)]
     pub(crate) fn next(
         &self,
         hand: &mut Hand,
@@ -167,7 +170,7 @@ impl Lane {
         }
     }
 
-    #[inline]
+    #[inline(always)] // see `next`
     fn start(&self, hand: &mut Hand, message: Message) -> Option<Started> {
         let slot = message.meta.slot();
         self.up().slots[slot].prefetch();
