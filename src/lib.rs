@@ -66,3 +66,8 @@ pub use crate::{
     error::{Error, Full, Result},
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
+
+/// The README's example is run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

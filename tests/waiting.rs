@@ -816,6 +816,29 @@ fn the_state_of_a_task_and_its_progress_can_be_seen() {
 }
 
 #[test]
+fn a_handler_can_write_its_reply_while_it_reads_its_payload() {
+    let _watchdog = watchdog(30);
+    let engine = cpu_only(1, 1)
+        .handler(|task: &mut miniflow::worker::Task<'_>| {
+            let len = task.payload().len();
+            let (payload, reply) = task.payload_and_reply_buf(len)?;
+            for (to, from) in reply.iter_mut().zip(payload.iter().rev()) {
+                *to = *from;
+            }
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    for len in [0, 1, 40, 41, 152, 153, 100_000] {
+        let payload: Vec<u8> = (0..len).map(|i: u32| i.to_le_bytes()[0]).collect();
+        let id = engine.submit(&payload).unwrap();
+        let mut reply = engine.wait(id, None).unwrap().to_vec();
+        reply.reverse();
+        assert_eq!(reply, payload, "{len} bytes");
+    }
+}
+
+#[test]
 fn a_handler_sees_what_the_submitter_said() {
     let _watchdog = watchdog(60);
     let engine = Engine::builder()

@@ -71,7 +71,7 @@ impl Data {
     };
 
     /// A result of `len` bytes out of a task slot; `len` is at most `INLINE_RESULT`.
-    #[inline]
+    #[inline(always)] // see `Core::submit_copy`
     pub(crate) fn from_slot(cell: &TaskSlot, len: u32) -> Self {
         if len == 0 {
             return Self::EMPTY;

@@ -9,6 +9,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use crate::config::Config;
 use crate::engine::core::Core;
 use crate::error::{Error, Result};
@@ -43,7 +45,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) inputs: HostInputs,
     pub(crate) control: ControlSegment,
-    core: Mutex<Core>,
+    /// On cache lines of its own: every submit and every poll takes it.
+    core: CachePadded<Mutex<Core>>,
     /// The followers' bed.
     changed: Condvar,
     /// The leader's: the workers' eventfds and the kick.
@@ -77,7 +80,7 @@ impl Shared {
             clock,
             inputs,
             control,
-            core: Mutex::new(core),
+            core: CachePadded::new(Mutex::new(core)),
             changed: Condvar::new(),
             bells,
             kick,
@@ -242,8 +245,9 @@ impl Shared {
         (core, answer)
     }
 
-    /// Makes the signalled eventfds unreadable again; completions must be looked for afterwards.
-    /// The kick is the leader's alone: one that it has not seen yet stays.
+    /// Makes the signalled eventfds unreadable again. Before `Sleepers::disarm`, and completions
+    /// must be looked for afterwards. The kick is the leader's alone: one that it has not seen yet
+    /// stays.
     pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
         for &key in keys {
             if key == KICK {

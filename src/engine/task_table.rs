@@ -99,7 +99,7 @@ impl TaskTable {
     }
 
     /// Takes a slot for a new task, and makes its id; `None` if the table is full.
-    #[inline]
+    #[inline(always)] // see `Core::submit_copy`
     pub(crate) fn insert(
         &mut self,
         options: &SubmitOptions,

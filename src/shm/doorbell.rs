@@ -87,8 +87,8 @@ impl Sleeper {
     }
 }
 
-/// The futex is 32 bits wide. There is no confusion after a wrap: while a worker sleeps its head
-/// stands still, and the tail is at most a ring's length ahead of it.
+/// The futex is 32 bits wide. A wrap confuses nobody: the tail would have to go round exactly once
+/// (2^32 tasks, run by the other threads) between a leader's look at it and the kernel's.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,

@@ -7,10 +7,11 @@
 //!
 //! Several threads of the host may sleep behind the one word. So `H` returns to 0 only when the
 //! last of them is awake; when one wakes while others sleep, it stores a *new* epoch, fences and
-//! scans again, because a worker signals once per epoch.
+//! scans again, because a worker signals once per epoch. The eventfds are drained *before* the new
+//! epoch: one that is drained after it may hold the only signal of that epoch.
 
 use crate::shm::layout::Line;
-use crate::sys::sync::{AtomicU32, Ordering, fence};
+use crate::sys::sync::{AtomicU32, Ordering, fence, fence_after_rmw};
 
 /// `H`: 0 = every host thread that cares is awake. Written by the host.
 pub(crate) type HostEpoch = Line<AtomicU32>;
@@ -30,8 +31,9 @@ impl Sleepers {
         self.renew(word);
     }
 
-    /// Says that a thread is awake again. True if others still sleep: then the caller must look
-    /// for completions *after* this, because a worker may have taken the old epoch as served.
+    /// Says that a thread is awake again and has drained the eventfds. True if others still sleep:
+    /// then the caller must look for completions *after* this, because a worker may have taken the
+    /// old epoch as served.
     #[must_use]
     pub(crate) fn disarm(&mut self, word: &HostEpoch) -> bool {
         self.asleep -= 1;
@@ -53,6 +55,20 @@ impl Sleepers {
         // in `Signaller::due` between the worker's publication and its load of `H`.
         fence(Ordering::SeqCst);
     }
+}
+
+/// Worker: whether the host sleeps or falls asleep just now, so that completions that were held
+/// back must be published before a task that may run long. Called after a task was claimed, which
+/// is an atomic read-modify-write.
+///
+/// If this says no, the host sees every done word that this thread has stored before it sleeps.
+#[inline]
+pub(crate) fn host_sleeps(word: &HostEpoch) -> bool {
+    // Between our stores of done words and our load of `H`; pairs with the fence in
+    // `Sleepers::renew` between the host's store of `H` and its look at the done words.
+    fence_after_rmw();
+    // Relaxed: ordered by the fence above.
+    word.0.load(Ordering::Relaxed) != 0
 }
 
 /// A worker's private end, shared by its threads.

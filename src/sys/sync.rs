@@ -28,6 +28,16 @@ pub(crate) fn spin_hint() {
     loom::thread::yield_now();
 }
 
+/// A `SeqCst` fence for a thread that has just done an atomic read-modify-write: on x86-64 that
+/// was a full barrier already, and only the compiler must be told.
+#[inline]
+pub(crate) fn fence_after_rmw() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(any(loom, not(target_arch = "x86_64")))]
+    fence(Ordering::SeqCst);
+}
+
 /// An acquire load that is also valid through a read-only mapping.
 ///
 /// The standard library guarantees only *relaxed* loads on read-only memory ("Atomic accesses to

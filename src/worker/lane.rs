@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use crate::error::Result;
 use crate::shm::doorbell::Sleeper;
-use crate::shm::hostbell::Signaller;
+use crate::shm::hostbell::{self, Signaller};
 use crate::shm::layout::{Down, RESULT_WORDS, Up};
 use crate::shm::leader::Leadership;
 use crate::shm::ring::{self, Message};
@@ -50,12 +52,13 @@ pub(crate) struct Lane {
     inline_result: usize,
     batch_below: u64,
     event: Event,
-    signaller: Signaller,
+    /// Written by whichever thread signals; the fields around it are only read.
+    signaller: CachePadded<Signaller>,
     leadership: Leadership<Sleeper>,
     spin: Spin,
     closing: AtomicBool,
     /// Threads inside [`Lane::wait`].
-    waiting: AtomicU32,
+    waiting: CachePadded<AtomicU32>,
 }
 
 /// What one thread of a worker keeps between two tasks.
@@ -102,11 +105,11 @@ impl Lane {
             inline_result: c.inline_result.load(Ordering::Relaxed) as usize,
             batch_below: clock.ticks(BATCH_BELOW),
             event: Event::from_fd(inherited.event),
-            signaller: Signaller::new(),
+            signaller: CachePadded::new(Signaller::new()),
             leadership: Leadership::new(Sleeper::default()),
             spin: Spin::new(clock.ticks(Duration::from_nanos(c.spin_ns.load(Ordering::Relaxed)))),
             closing: AtomicBool::new(false),
-            waiting: AtomicU32::new(0),
+            waiting: CachePadded::new(AtomicU32::new(0)),
             shared,
         })
     }
@@ -139,7 +142,10 @@ impl Lane {
 
     /// Takes the oldest task, waiting for one until `deadline` (`None`: for ever), and marks it as
     /// started. A task that was cancelled meanwhile is published as such and passed over.
-    #[inline]
+    ///
+    /// Always inlined: a message that is returned through memory is written by words and read in
+    /// wider pieces, which waits for all stores before it, those to the task slot too.
+    #[inline(always)]
     pub(crate) fn next(
         &self,
         hand: &mut Hand,
@@ -164,7 +170,7 @@ impl Lane {
         }
     }
 
-    #[inline]
+    #[inline(always)] // see `next`
     fn start(&self, hand: &mut Hand, message: Message) -> Option<Started> {
         let slot = message.meta.slot();
         self.up().slots[slot].prefetch();
@@ -187,11 +193,9 @@ impl Lane {
             );
             return None;
         }
-        if !hand.pending.is_empty()
-            && self.shared.inputs().host_epoch.0.load(Ordering::Relaxed) != 0
-        {
-            // The host sleeps and this task may run long: do not hold the others back. (Relaxed:
-            // a hint; a host that falls asleep just now looks at the done words itself.)
+        if !hand.pending.is_empty() && hostbell::host_sleeps(&self.shared.inputs().host_epoch) {
+            // This task may run long: do not hold the others back. A host that falls asleep just
+            // after this looks at the done words first.
             self.flush(hand);
         }
         Some(Started { message, start })

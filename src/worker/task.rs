@@ -102,13 +102,7 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        let message = &self.started.message;
-        if message.meta.in_arena() {
-            self.lane.shared().payload(message)
-        } else {
-            let bytes = words_as_bytes(&message.payload);
-            &bytes[..(message.meta.len() as usize).min(bytes.len())]
-        }
+        payload_of(self.lane, &self.started)
     }
 
     /// The task's id.
@@ -180,20 +174,29 @@ impl<'a> Task<'a> {
     /// # Errors
     /// As for [`Task::reply`].
     pub fn reply_buf(&mut self, len: usize) -> Result<&mut [u8]> {
-        self.drop_reply();
-        if len <= self.lane.inline_result() {
-            self.ending.len = u32::try_from(len).unwrap_or(0);
-            return Ok(&mut words_as_bytes_mut(&mut self.result)[..len]);
-        }
-        let block = self
-            .lane
-            .results
-            .allocate(self.lane.shared(), &self.lane.control, len)?;
-        self.block = Some(block);
-        self.ending.in_arena = true;
-        self.ending.len = u32::try_from(len).unwrap_or(u32::MAX); // `max_result` is below 4 GiB
-        self.result[0] = block.offset;
-        self.lane.shared().result_mut(block.offset, len)
+        Ok(self.payload_and_reply_buf(len)?.1)
+    }
+
+    /// The payload and, as [`Task::reply_buf`] gives it, room for a result of `len` bytes: for
+    /// writing the one while reading the other.
+    ///
+    /// # Errors
+    /// As for [`Task::reply`].
+    pub fn payload_and_reply_buf(&mut self, len: usize) -> Result<(&[u8], &mut [u8])> {
+        self.reserve(len)?;
+        let Self {
+            lane,
+            started,
+            ending,
+            result,
+            ..
+        } = self;
+        let reply = if ending.in_arena {
+            lane.shared().result_mut(result[0], len)?
+        } else {
+            &mut words_as_bytes_mut(result)[..len]
+        };
+        Ok((payload_of(lane, started), reply))
     }
 
     /// Makes the task fail when it is finished, with this code (not 0) and text. Overrides what
@@ -204,6 +207,20 @@ impl<'a> Task<'a> {
 
     fn info(&self) -> &crate::shm::layout::TaskInfo {
         &self.lane.shared().down().info[self.started.message.meta.slot()]
+    }
+
+    /// Makes room for a result, inline or in the arena; an earlier reply is gone.
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        self.drop_reply();
+        if len > self.lane.inline_result() {
+            let results = &self.lane.results;
+            let block = results.allocate(self.lane.shared(), &self.lane.control, len)?;
+            self.block = Some(block);
+            self.ending.in_arena = true;
+            self.result[0] = block.offset;
+        }
+        self.ending.len = u32::try_from(len).unwrap_or(u32::MAX); // `max_result` is below 4 GiB
+        Ok(())
     }
 
     fn drop_reply(&mut self) {
@@ -233,6 +250,18 @@ impl<'a> Task<'a> {
         }
         self.ending.kind = Kind::Failed;
         self.ending.code = failure.code;
+    }
+}
+
+/// The payload where it lies: in the descriptor's copy or in the arena.
+#[inline]
+fn payload_of<'a>(lane: &'a Lane, started: &'a Started) -> &'a [u8] {
+    let message = &started.message;
+    if message.meta.in_arena() {
+        lane.shared().payload(message)
+    } else {
+        let bytes = words_as_bytes(&message.payload);
+        &bytes[..(message.meta.len() as usize).min(bytes.len())]
     }
 }
 

@@ -255,17 +255,12 @@ fn hold_back(host_sleeps: fn(&HostEpoch) -> bool) {
 
 #[test]
 fn a_flip_is_not_held_back_from_a_host_that_falls_asleep() {
-    explore(|| {
-        hold_back(|word| {
-            fence(Ordering::SeqCst);
-            word.0.load(Ordering::Relaxed) != 0
-        });
-    });
+    explore(|| hold_back(host_sleeps));
 }
 
 #[test]
 fn without_a_fence_before_the_look_at_the_epoch_a_flip_is_held_back() {
     must_fail("deadlock", || {
-        hold_back(|word| word.0.load(Ordering::Relaxed) != 0);
+        hold_back(|word| without_full_fence(|| host_sleeps(word)));
     });
 }
