@@ -41,6 +41,16 @@ pub(crate) unsafe fn fork() -> Result<Fork> {
     }
 }
 
+/// Kills and reaps a child that was just forked and cannot be kept (no descriptor for its pidfd).
+pub(crate) fn take_back(child: Pid) {
+    // Not reaped by us yet, so that the pid is still its own; a host that reaps every child itself
+    // has at most the moment since the fork for it.
+    let _ = rustix::process::kill_process(child, Signal::KILL);
+    let _ = rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
+    });
+}
+
 /// Ends this process at once, without running anybody's exit handlers.
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.

@@ -82,7 +82,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
     match unsafe { fork::fork() }? {
         Fork::Parent(pid) => Ok(ZygoteLink {
             socket: ours,
-            process: Process::of_child(pid)?,
+            process: Process::of_child(pid).inspect_err(|_| fork::take_back(pid))?,
         }),
         Fork::Child => {
             drop(ours);
@@ -207,7 +207,9 @@ impl<'a> Zygote<'a> {
                 // returns from `become_worker`.
                 match unsafe { fork::fork() } {
                     Ok(Fork::Child) => self.become_worker(me, inherited),
-                    Ok(Fork::Parent(pid)) => Process::of_child(pid).map_err(|_| libc::EMFILE),
+                    Ok(Fork::Parent(pid)) => Process::of_child(pid)
+                        .inspect_err(|_| fork::take_back(pid))
+                        .map_err(|_| libc::EMFILE),
                     Err(e) => Err(match e {
                         Error::System { source, .. } => source.raw_os_error().unwrap_or(0),
                         _ => libc::ENOMEM,
