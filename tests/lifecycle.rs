@@ -21,7 +21,7 @@ use miniflow::worker::{Task, TaskResult};
 use miniflow::{
     Class, Completion, Engine, Error, Outcome, Submission, SubmitOptions, TaskId, WorkerState,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -304,6 +304,23 @@ fn workers_that_are_dismissed_before_they_are_there_go_away() {
     let id = engine.submit(b"still here").unwrap();
     assert!(engine.wait(id, None).unwrap().is_completed());
     engine.stop(None).unwrap();
+}
+
+#[test]
+fn hundreds_of_workers_start_at_once() {
+    let _watchdog = watchdog(120);
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    if limit.current.is_some_and(|most| most < 8_000) {
+        return; // each takes five descriptors
+    }
+    let engine = cpu_only(700, 1)
+        .handler(echo)
+        .start_timeout(Duration::from_secs(60))
+        .start()
+        .unwrap();
+    assert_eq!(engine.stats().workers, 700);
 }
 
 #[test]

@@ -39,6 +39,9 @@ const STUCK_WHILE_FREE: Duration = Duration::from_millis(2);
 const STUCK: Duration = Duration::from_millis(10);
 /// While the engine stops: how long the zygote may owe an answer before it is killed.
 const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
+/// Workers asked for in one turn: so few that the requests and the answers fit in the zygote's
+/// socket, or each side might wait for the other to read.
+const SPAWNS: usize = 32;
 /// Messages of one worker that are heard before the others have their turn.
 const MESSAGES: usize = 16;
 /// A worker that lived so long did not fail at its start.
@@ -590,7 +593,8 @@ impl Supervisor {
             }
             let slots = first - config.max..first;
             let vacant = slots.filter(|&w| core.lanes[w as usize].is_none());
-            for worker in vacant.take(target.saturating_sub(staying)) {
+            let room = SPAWNS.saturating_sub(missing.len());
+            for worker in vacant.take(target.saturating_sub(staying).min(room)) {
                 let state = &self.slots[worker as usize];
                 if state.not_before.is_none_or(|t| now >= t) {
                     missing.push((worker, class));
