@@ -57,6 +57,32 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Blocks every signal in this thread until dropped; around a fork, so that no handler of the host's
+/// runs in the child before [`reset_signals`], which unblocks them there.
+#[derive(Debug)]
+pub(crate) struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    pub(crate) fn new() -> Self {
+        // SAFETY: a signal set is plain memory; both are filled below.
+        let [mut all, mut old]: [libc::sigset_t; 2] = unsafe { std::mem::zeroed() };
+        // SAFETY: a valid place for a set.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: `all` was filled above, and `old` is a valid place for the answer.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
+        Self(old)
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: the mask that `new` was given; the old one is not asked for.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
+    }
+}
+
 /// Resets every signal's disposition and the mask, which a child inherits, to the defaults.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {

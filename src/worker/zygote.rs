@@ -76,6 +76,7 @@ impl Drop for ZygoteLink {
 pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
     let (ours, theirs) = Socket::pair()?;
     let host = rustix::process::getpid();
+    let _blocked = fork::SignalsBlocked::new(); // in this process only: the child exits
     // SAFETY: the child runs `Zygote::run`, which allocates (libc's `fork` keeps `malloc` usable)
     // but takes no other lock that a thread of the host may have held, and it never returns. What
     // a *handler* may use in a host that had threads is documented at `Builder::start`.
