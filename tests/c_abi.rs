@@ -176,8 +176,8 @@ fn line<'a>(report: &'a str, word: &str) -> &'a str {
 fn checksums_are_the_same_with_every_compiler_and_kind_of_worker() {
     let mut totals = Vec::new();
     for compiler in [GCC, GPP] {
-        let host = compile(&example("checksum"), compiler, Link::Shared, &[], &[]);
-        let worker = compile(&example("worker"), compiler, Link::Static, &[], &[]);
+        let host = compile(&example("checksum"), compiler, Link::Shared, &[]);
+        let worker = compile(&example("worker"), compiler, Link::Static, &[]);
         for program in [None, Some(&worker)] {
             let mut command = Command::new(&host);
             command.args(["--verify", "--workers", "2"]);
@@ -219,7 +219,7 @@ fn checksums_of_a_large_and_of_a_deep_tree() {
     file("short");
     file(&"f".repeat(200));
 
-    let host = compile(&example("checksum"), GCC, Link::Shared, &[], &[]);
+    let host = compile(&example("checksum"), GCC, Link::Shared, &[]);
     let mut command = Command::new(host);
     let report = run(command.args(["--verify", "--workers", "2"]).arg(&top));
     assert!(
