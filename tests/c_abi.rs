@@ -71,16 +71,17 @@ fn compile(
     program
 }
 
-/// Compiles and runs every test program.
-fn all(compiler: [&str; 4], link: Link, flags: &[&str]) {
+/// Compiles and runs every test program but those named in `except`.
+fn all(compiler: [&str; 4], link: Link, flags: &[&str], except: &[&str]) {
     let mut sources: Vec<_> = std::fs::read_dir(root().join("tests/c"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "c"))
         .filter(|path| !path.ends_with("layout.c")) // `tests/header.rs` has it
+        .filter(|path| !except.iter().any(|name| path.ends_with(name)))
         .collect();
     sources.sort();
-    assert!(sources.len() >= 12);
+    assert!(sources.len() + except.len() >= 12);
     let mut failures = Vec::new();
     for source in sources {
         let program = compile(&source, compiler, link, flags);
@@ -105,22 +106,22 @@ fn all(compiler: [&str; 4], link: Link, flags: &[&str]) {
 
 #[test]
 fn c_with_the_shared_library() {
-    all(GCC, Link::Shared, &[]);
+    all(GCC, Link::Shared, &[], &[]);
 }
 
 #[test]
 fn c_with_the_static_library() {
-    all(GCC, Link::Static, &[]);
+    all(GCC, Link::Static, &[], &[]);
 }
 
 #[test]
 fn cpp_with_the_shared_library() {
-    all(GPP, Link::Shared, &[]);
+    all(GPP, Link::Shared, &[], &[]);
 }
 
 #[test]
 fn cpp_with_the_static_library() {
-    all(GPP, Link::Static, &[]);
+    all(GPP, Link::Static, &[], &[]);
 }
 
 const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
@@ -136,7 +137,8 @@ fn c_under_sanitizers() {
         skip("the leak sanitizer finds no leak here (ptrace is forbidden?)");
         return;
     }
-    all(GCC, Link::Shared, &SANITIZERS);
+    // In a forked child of a process with threads, the sanitizer's allocator may stay locked.
+    all(GCC, Link::Shared, &SANITIZERS, &["forked.c"]);
     for name in ["hello", "checksum"] {
         let program = compile(&example(name), GCC, Link::Shared, &SANITIZERS);
         run(Command::new(program).arg(root().join("src")));

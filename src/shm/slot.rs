@@ -109,9 +109,14 @@ impl TaskSlot {
         self.ticket.store(ticket, Ordering::Release);
     }
 
-    /// Worker: a task with this slot is about to finish.
+    /// Worker: a task with this slot is about to start and to finish.
+    ///
+    /// The line of the start first. The host does not read it, but its processor may have fetched
+    /// it along with its neighbours; and as stores leave in order, the completion would wait for
+    /// it, and the host, which spins there, would take back the line of the completion meanwhile.
     #[inline]
     pub(crate) fn prefetch(&self) {
+        prefetch::write(self);
         prefetch::write(&self.finished);
     }
 

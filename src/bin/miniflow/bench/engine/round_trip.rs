@@ -42,14 +42,14 @@ fn copied<const N: usize>(crew: &Crew, clock: &Clock, length: Duration) -> Resul
     })
 }
 
-/// The payload lies in shared memory and was written before; the host writes one word of it anew,
-/// and the handler reads that.
+/// The payload lies in shared memory and was written once, before; the handler reads one word.
 fn loaned(crew: &Crew, clock: &Clock, length: Duration) -> Result<Outcome> {
     // The engine lends the block that came back last.
-    write_and_send(crew, NOTHING, |bytes| bytes.fill(0xa5))?;
-    latency(clock, length, || {
-        write_and_send(crew, NOTHING, |_| {}).map(drop)
-    })
+    write_and_send(crew, |bytes| {
+        bytes.fill(0xa5);
+        set_order(bytes, NOTHING);
+    })?;
+    latency(clock, length, || write_and_send(crew, |_| {}).map(drop))
 }
 
 /// Every byte is written by the host, and read by the handler, each time.
@@ -57,7 +57,10 @@ fn touched(crew: &Crew, clock: &Clock, length: Duration) -> Result<Outcome> {
     let mut filler = 0_u8;
     latency(clock, length, || {
         filler = filler.wrapping_add(1);
-        let reply = write_and_send(crew, ADD_UP, |bytes| bytes.fill(filler))?;
+        let reply = write_and_send(crew, |bytes| {
+            bytes.fill(filler);
+            set_order(bytes, ADD_UP);
+        })?;
         let word = u64::from_le_bytes([filler; 8]);
         let expected = word.wrapping_mul(LOAN as u64 / 8 - 1).wrapping_add(ADD_UP);
         match reply == Some(expected) {
@@ -70,16 +73,14 @@ fn touched(crew: &Crew, clock: &Clock, length: Duration) -> Result<Outcome> {
 /// Bytes of a loan.
 const LOAN: usize = 65_536;
 
-/// Borrows memory, has `write` fill it, sends it off with this first word, and returns the word
-/// that comes back.
+/// Borrows memory, has `write` fill it, sends it off, and returns the word that comes back.
 #[inline]
-fn write_and_send(crew: &Crew, order: u64, write: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
+fn write_and_send(crew: &Crew, write: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
     let mut loan = crew
         .engine
         .loan(LOAN)
         .map_err(Error::engine("borrowing memory"))?;
     write(&mut loan);
-    set_order(&mut loan, order);
     let id = loan
         .submit(&SubmitOptions::default())
         .map_err(Error::engine("submitting a loan"))?;
