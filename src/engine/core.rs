@@ -2,7 +2,9 @@
 //!
 //! One lock, not one per lane: a submit then costs one uncontended lock and unlock (about 10 ns)
 //! instead of three, and "which task is where" has one truth with one guard. Nothing under the
-//! lock waits: payloads beyond [`COPY_UNDER_LOCK`] are copied outside it, and a scan has a budget.
+//! lock waits for another process, payloads beyond [`COPY_UNDER_LOCK`] are copied outside it, and
+//! a scan has a budget. What may take longer is rare: the kernel allocating arena pages, and moving
+//! unfetched results to the heap.
 #![forbid(unsafe_code)]
 
 mod collect;

@@ -2,23 +2,22 @@
 //! after the engine when nobody polls. Never on the fast path.
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
+mod messages;
+mod spawning;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
-use crate::engine::lane::{Lane, LaneState, NewLane};
+use crate::engine::lane::{Lane, LaneState};
 use crate::engine::shared::Shared;
 use crate::engine::stats;
 use crate::error::{Error, Result};
 use crate::shm::control::RowWriter;
-use crate::shm::segments::{HostLane, LaneIdentity, LaneShape};
-use crate::sys::event::{EpollSet, Event};
-use crate::sys::process::{Exit, Process};
-use crate::sys::socket::Socket;
-use crate::task::Class;
-use crate::worker::link::{FromWorker, FromZygote, Incoming, ToWorker, ToZygote};
+use crate::sys::event::EpollSet;
+use crate::sys::process::Exit;
+use crate::worker::link::ToZygote;
 use crate::worker::zygote::ZygoteLink;
 
 /// How often the supervisor looks around while tasks are in flight.
@@ -245,171 +244,6 @@ impl Supervisor {
         }
     }
 
-    fn lose_zygote(&mut self, core: &mut Core) {
-        if core.degraded {
-            return;
-        }
-        core.degraded = true;
-        self.sources.remove(&self.zygote.socket);
-        let exit = self.zygote.process.reap();
-        log::error!("the zygote died ({exit:?}): no worker can be started any more");
-        if core.starting {
-            core.start_failure.get_or_insert_with(|| {
-                Error::Internal("the zygote died before the workers were ready".into())
-            });
-        }
-        // Workers that were asked for and never came will not come.
-        for worker in 0..core.lanes.len() {
-            if core.lanes[worker]
-                .as_ref()
-                .is_some_and(|lane| lane.process.is_none())
-            {
-                self.remove(core, worker, Exit::Unknown);
-            }
-        }
-        core.pump_all(); // what waits for a worker that cannot come ends
-        core.kept += 1; // whoever waits for the start looks again
-    }
-
-    fn hear_zygote(&mut self, core: &mut Core) {
-        loop {
-            match FromZygote::receive(&self.zygote.socket, false) {
-                Incoming::Message(FromZygote::Spawned { incarnation, pid }, mut fds) => {
-                    let process = rustix::process::Pid::from_raw(pid.cast_signed())
-                        .zip(fds.pop())
-                        .map(|(pid, fd)| Process::from_parts(pid, fd));
-                    self.meet(core, incarnation, process);
-                }
-                Incoming::Message(FromZygote::Refused { incarnation, errno }, _) => {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    self.fail_start(core, incarnation, || {
-                        Error::system(
-                            "fork",
-                            "cannot start a worker (raise RLIMIT_NPROC or the cgroup's pids.max)",
-                            error,
-                        )
-                    });
-                    if let Some(worker) = find(core, incarnation).map(|lane| lane.worker) {
-                        self.remove(core, worker as usize, Exit::Unknown);
-                    }
-                }
-                Incoming::Message(FromZygote::Exited { incarnation, exit }, _) => {
-                    if let Some(lane) = find(core, incarnation) {
-                        lane.exit = Some(exit);
-                        // The zygote has seen its pidfd readable: also if we have none.
-                        lane.ended.get_or_insert_with(Instant::now);
-                    }
-                }
-                Incoming::Nothing => return,
-                Incoming::Closed => return self.lose_zygote(core),
-            }
-        }
-    }
-
-    /// A worker process exists; `process` is missing if its pidfd found no room here.
-    fn meet(&mut self, core: &mut Core, incarnation: u64, process: Option<Process>) {
-        let spawned = core.totals.spawned + 1;
-        let Some(lane) = find(core, incarnation) else {
-            return;
-        };
-        let worker = lane.worker;
-        let Some(process) = process else {
-            // It cannot be killed or watched; the zygote tells when it has ended.
-            log::error!("no file descriptor is left for the pidfd of worker {worker}");
-            core.totals.spawned = spawned;
-            self.fail_start(core, incarnation, || {
-                Error::system(
-                    "recvmsg",
-                    "cannot watch a worker (raise RLIMIT_NOFILE)",
-                    rustix::io::Errno::MFILE,
-                )
-            });
-            return core.send_away(worker);
-        };
-        let watched = self.sources.add(&process, Source::Death(incarnation).key());
-        if let Err(e) = &watched {
-            log::error!("cannot watch worker {worker}: {e}");
-        }
-        lane.process = Some(process);
-        if watched.is_err() || lane.killed {
-            lane.kill(); // for the second time, if it was dismissed before it was there
-        }
-        core.totals.spawned = spawned;
-    }
-
-    fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
-        // The socket stays readable: what is not heard now is heard in the next turn.
-        for _ in 0..MESSAGES {
-            let Some(lane) = find(core, incarnation) else {
-                return;
-            };
-            match FromWorker::receive(&lane.control) {
-                Incoming::Message(FromWorker::Hello, _) => self.welcome(core, incarnation),
-                Incoming::Message(FromWorker::ExecFailed { errno }, _) => {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    log::error!("cannot execute the worker program: {error}");
-                    self.fail_start(core, incarnation, || {
-                        Error::system("execvp", "cannot execute the worker program", error)
-                    });
-                }
-                Incoming::Message(FromWorker::NeedResults { len }, _) => {
-                    if len == 0 {
-                        core.move_kept_to_heap(incarnation);
-                    } else {
-                        let wanted = len.checked_next_power_of_two().unwrap_or(len);
-                        let wanted = wanted.max(FIRST_RESULTS);
-                        if let Err(e) = lane.shared.grow_results(wanted) {
-                            log::warn!("worker {}: result memory: {e}", lane.worker);
-                        }
-                    }
-                    if let Some(lane) = find(core, incarnation) {
-                        let _ = ToWorker::Grown.send(&lane.control); // it looks again by itself
-                    }
-                }
-                Incoming::Nothing => return,
-                Incoming::Closed => {
-                    // It ended, or its program closed everything: then it is of no use either.
-                    self.sources.remove(&lane.control);
-                    if lane.ended.is_none() {
-                        lane.kill();
-                    }
-                    let worker = lane.worker as usize;
-                    return core.withdraw(worker);
-                }
-            }
-        }
-    }
-
-    /// A worker is ready: seals its segment and lets it have tasks.
-    fn welcome(&mut self, core: &mut Core, incarnation: u64) {
-        let Some(lane) = find(core, incarnation) else {
-            return;
-        };
-        if lane.state != LaneState::Starting {
-            return; // said it twice
-        }
-        if let Err(e) = lane
-            .shared
-            .seal()
-            .and_then(|()| lane.shared.grow_results(FIRST_RESULTS))
-        {
-            log::error!("worker {} is not accepted: {e}", lane.worker);
-            return lane.kill();
-        }
-        lane.set_state(LaneState::Ready);
-        let (worker, class) = (lane.worker, lane.class);
-        core.classes[class.index()].ready.push(worker);
-        core.pump_all();
-        core.kept += 1; // whoever waits for the start looks again
-    }
-
-    fn fail_start(&mut self, core: &mut Core, incarnation: u64, why: impl FnOnce() -> Error) {
-        if core.starting && find(core, incarnation).is_some() {
-            core.start_failure.get_or_insert_with(why);
-            core.kept += 1;
-        }
-    }
-
     // ---- deaths ----
 
     /// Settles every worker whose process has ended and whose exit status is known, or will not
@@ -431,7 +265,7 @@ impl Supervisor {
 
     /// Takes a lane out of the engine and settles what was on it. Its process has ended, or never
     /// was.
-    fn remove(&mut self, core: &mut Core, worker: usize, exit: Exit) {
+    pub(super) fn remove(&mut self, core: &mut Core, worker: usize, exit: Exit) {
         let Some(lane) = &mut core.lanes[worker] else {
             return;
         };
@@ -561,122 +395,6 @@ impl Supervisor {
         } else if core.unfinished() > 0 {
             // A worker may hold back a few flips while it runs a long task.
             core.drain_thoroughly(&mut ());
-        }
-    }
-
-    // ---- spawning ----
-
-    /// The worker slots in which a worker must be started now; surplus workers start to drain.
-    fn plan(&mut self, core: &mut Core) -> Vec<(u32, Class)> {
-        let mut missing = Vec::new();
-        if core.phase >= Phase::Cancelling {
-            return missing;
-        }
-        let now = Instant::now();
-        let mut first = 0;
-        for class in Class::ALL {
-            let config = self.shared.config.class(class);
-            let slots = first..first + config.max;
-            first = slots.end;
-            let staying = slots.clone().filter(|&w| is_staying(core, w)).count();
-            let target = core.classes[class.index()].target as usize;
-            for worker in slots
-                .rev()
-                .filter(|&w| is_staying(core, w))
-                .take(staying.saturating_sub(target))
-                .collect::<Vec<_>>()
-            {
-                core.dismiss(worker);
-            }
-            if core.degraded {
-                continue;
-            }
-            let slots = first - config.max..first;
-            let vacant = slots.filter(|&w| core.lanes[w as usize].is_none());
-            let room = SPAWNS.saturating_sub(missing.len());
-            for worker in vacant.take(target.saturating_sub(staying).min(room)) {
-                let state = &self.slots[worker as usize];
-                if state.not_before.is_none_or(|t| now >= t) {
-                    missing.push((worker, class));
-                }
-            }
-        }
-        missing
-    }
-
-    /// Makes the segments of a new incarnation and asks the zygote for its process. Called without
-    /// the lock.
-    fn prepare(&mut self, worker: u32, class: Class) -> Result<NewLane> {
-        self.incarnations += 1;
-        let incarnation = self.incarnations;
-        let config = &self.shared.config;
-        let threads = config.class(class).threads;
-        let shape = LaneShape {
-            clock_scale: self.shared.clock.to_wire(),
-            inputs_size: self.shared.inputs.size(),
-            result_arena: config.result_arena.next_multiple_of(4096),
-            max_result: config.max_result,
-            inline_result: config.inline_result,
-            host_pid: std::process::id(),
-            spin_ns: u64::try_from(config.spin.as_nanos()).unwrap_or(u64::MAX),
-            reply_wait_ns: u64::try_from(config.reply_wait.as_nanos()).unwrap_or(u64::MAX),
-        };
-        let who = LaneIdentity {
-            worker,
-            incarnation,
-            threads,
-            class: class as u32,
-        };
-        let shared = HostLane::create(&shape, who)?;
-        let event = Event::new()?;
-        let (control, theirs) = Socket::pair()?;
-        let (down, up) = shared.fds();
-        let fds = [
-            self.shared.inputs.fd(),
-            down,
-            up,
-            event.as_fd(),
-            theirs.as_fd(),
-        ];
-        ToZygote::Spawn {
-            worker,
-            incarnation,
-        }
-        .send(&self.zygote.socket, &fds)
-        .map_err(|e| Error::system("sendmsg", "cannot ask the zygote for a worker", e))?;
-        Ok(NewLane {
-            worker,
-            incarnation,
-            class,
-            threads,
-            shared,
-            event,
-            control,
-        })
-    }
-
-    fn admit(&mut self, core: &mut Core, new: NewLane) -> Result<()> {
-        let lane = Lane::new(new);
-        self.sources
-            .add(&lane.control, Source::Control(lane.incarnation).key())?;
-        self.shared.bells.add(&lane.event, u64::from(lane.worker))?;
-        if let Some(external) = self.shared.external.get() {
-            external.set.add(&lane.event, u64::from(lane.worker))?;
-        }
-        let worker = lane.worker as usize;
-        core.lanes[worker] = Some(lane);
-        Ok(())
-    }
-
-    fn put_off(&mut self, core: &mut Core, worker: u32, error: Error) {
-        log::error!("worker {worker} cannot be started: {error}");
-        let slot = &mut self.slots[worker as usize];
-        slot.failures = slot.failures.saturating_add(1);
-        let delay = BACKOFF * 2_u32.pow(slot.failures.min(10));
-        slot.not_before = Some(Instant::now() + delay.min(MAX_BACKOFF));
-        if core.starting {
-            core.start_failure.get_or_insert(error);
-            core.kept += 1;
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) enum FromWorker {
     ExecFailed { errno: i32 },
     /// A reply of so many bytes finds no room in the result arena.
     NeedResults { len: u64 },
+    /// The program takes no more tasks and is about to end.
+    Leaving,
 }
 
 /// A message as it travels: a tag, three numbers, and a name if the tag has one.
@@ -208,6 +210,7 @@ impl FromWorker {
             Self::Hello => pack(1, 0, 0, 0),
             Self::ExecFailed { errno } => pack(2, int(errno), 0, 0),
             Self::NeedResults { len } => pack(3, len, 0, 0),
+            Self::Leaving => pack(4, 0, 0, 0),
         };
         socket.send(&bytes, &[], true)
     }
@@ -219,6 +222,7 @@ impl FromWorker {
                 1 => Self::Hello,
                 2 => Self::ExecFailed { errno: back(a)? },
                 3 => Self::NeedResults { len: a },
+                4 => Self::Leaving,
                 _ => return None,
             })
         })

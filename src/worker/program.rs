@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Full, Result};
 use crate::worker::lane::{Hand, Lane, NoTask};
+use crate::worker::link::FromWorker;
 use crate::worker::task::{Task, TaskResult};
 use crate::worker::watcher;
 use crate::worker::zygote;
@@ -76,6 +77,15 @@ impl Worker {
     #[must_use]
     pub fn concurrency(&self) -> u32 {
         self.lane.threads
+    }
+}
+
+impl Drop for Worker {
+    /// Leaves the lane: what this process has not started goes to other workers. The process has
+    /// the engine's `stop_grace` to end, then it is killed.
+    fn drop(&mut self) {
+        let _ = FromWorker::Leaving.send(&self.lane.control); // a host that is gone needs no word
+        self.lane.recall();
     }
 }
 

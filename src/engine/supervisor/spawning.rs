@@ -1,0 +1,131 @@
+//! Starting workers: which are missing, what they are made of, and what becomes of a failure.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::{BACKOFF, MAX_BACKOFF, SPAWNS, Source, Supervisor, is_staying};
+use crate::engine::core::{Core, Phase};
+use crate::engine::lane::{Lane, NewLane};
+use crate::error::{Error, Result};
+use crate::shm::segments::{HostLane, LaneIdentity, LaneShape};
+use crate::sys::event::Event;
+use crate::sys::socket::Socket;
+use crate::task::Class;
+use crate::worker::link::ToZygote;
+
+impl Supervisor {
+    /// The worker slots in which a worker must be started now; surplus workers start to drain.
+    pub(super) fn plan(&mut self, core: &mut Core) -> Vec<(u32, Class)> {
+        let mut missing = Vec::new();
+        if core.phase >= Phase::Cancelling {
+            return missing;
+        }
+        let now = Instant::now();
+        let mut first = 0;
+        for class in Class::ALL {
+            let config = self.shared.config.class(class);
+            let slots = first..first + config.max;
+            first = slots.end;
+            let staying = slots.clone().filter(|&w| is_staying(core, w)).count();
+            let target = core.classes[class.index()].target as usize;
+            for worker in slots
+                .rev()
+                .filter(|&w| is_staying(core, w))
+                .take(staying.saturating_sub(target))
+                .collect::<Vec<_>>()
+            {
+                core.dismiss(worker);
+            }
+            if core.degraded {
+                continue;
+            }
+            let slots = first - config.max..first;
+            let vacant = slots.filter(|&w| core.lanes[w as usize].is_none());
+            let room = SPAWNS.saturating_sub(missing.len());
+            for worker in vacant.take(target.saturating_sub(staying).min(room)) {
+                let state = &self.slots[worker as usize];
+                if state.not_before.is_none_or(|t| now >= t) {
+                    missing.push((worker, class));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Makes the segments of a new incarnation and asks the zygote for its process. Called without
+    /// the lock.
+    pub(super) fn prepare(&mut self, worker: u32, class: Class) -> Result<NewLane> {
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        let config = &self.shared.config;
+        let threads = config.class(class).threads;
+        let shape = LaneShape {
+            clock_scale: self.shared.clock.to_wire(),
+            inputs_size: self.shared.inputs.size(),
+            result_arena: config.result_arena.next_multiple_of(4096),
+            max_result: config.max_result,
+            inline_result: config.inline_result,
+            host_pid: std::process::id(),
+            spin_ns: u64::try_from(config.spin.as_nanos()).unwrap_or(u64::MAX),
+            reply_wait_ns: u64::try_from(config.reply_wait.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let who = LaneIdentity {
+            worker,
+            incarnation,
+            threads,
+            class: class as u32,
+        };
+        let shared = HostLane::create(&shape, who)?;
+        let event = Event::new()?;
+        let (control, theirs) = Socket::pair()?;
+        let (down, up) = shared.fds();
+        let fds = [
+            self.shared.inputs.fd(),
+            down,
+            up,
+            event.as_fd(),
+            theirs.as_fd(),
+        ];
+        ToZygote::Spawn {
+            worker,
+            incarnation,
+        }
+        .send(&self.zygote.socket, &fds)
+        .map_err(|e| Error::system("sendmsg", "cannot ask the zygote for a worker", e))?;
+        Ok(NewLane {
+            worker,
+            incarnation,
+            class,
+            threads,
+            shared,
+            event,
+            control,
+        })
+    }
+
+    pub(super) fn admit(&mut self, core: &mut Core, new: NewLane) -> Result<()> {
+        let lane = Lane::new(new);
+        self.sources
+            .add(&lane.control, Source::Control(lane.incarnation).key())?;
+        self.shared.bells.add(&lane.event, u64::from(lane.worker))?;
+        if let Some(external) = self.shared.external.get() {
+            external.set.add(&lane.event, u64::from(lane.worker))?;
+        }
+        let worker = lane.worker as usize;
+        core.lanes[worker] = Some(lane);
+        Ok(())
+    }
+
+    pub(super) fn put_off(&mut self, core: &mut Core, worker: u32, error: Error) {
+        log::error!("worker {worker} cannot be started: {error}");
+        let slot = &mut self.slots[worker as usize];
+        slot.failures = slot.failures.saturating_add(1);
+        let delay = BACKOFF * 2_u32.pow(slot.failures.min(10));
+        slot.not_before = Some(Instant::now() + delay.min(MAX_BACKOFF));
+        if core.starting {
+            core.start_failure.get_or_insert(error);
+            core.kept += 1;
+        }
+    }
+}
