@@ -20,6 +20,9 @@
 //! # Ok::<(), miniflow::Error>(())
 //! ```
 //!
+//! Messages go to the [`log`] facade, some of them while the engine's lock is held: a logger must not
+//! call the engine.
+//!
 //! The rest of this documentation: [`Engine`] and its [`Builder`] for hosts, [`worker`] for what a
 //! handler and a worker program see, [`monitor`] for watching a named engine from outside, [`Error`]
 //! for what can go wrong. The C interface is described
