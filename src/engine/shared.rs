@@ -167,6 +167,20 @@ impl Shared {
     /// whenever something may have changed.
     pub(crate) fn block<'a, R>(
         &'a self,
+        core: Locked<'a>,
+        deadline: Option<Instant>,
+        done: impl FnMut(&mut Core) -> Option<R>,
+    ) -> (Locked<'a>, Option<R>) {
+        let (core, answer) = self.lead_or_follow(core, deadline, done);
+        // Whoever leaves sees to it that another takes the leader's place.
+        if core.blocked.followers != 0 && !core.blocked.leader {
+            self.changed.notify_one();
+        }
+        (core, answer)
+    }
+
+    fn lead_or_follow<'a, R>(
+        &'a self,
         mut core: Locked<'a>,
         deadline: Option<Instant>,
         mut done: impl FnMut(&mut Core) -> Option<R>,
@@ -237,10 +251,6 @@ impl Shared {
             core.drain(&mut ());
         }
         core.blocked.leader = false;
-        // A follower takes the place, or finds what was kept for it.
-        if core.blocked.followers != 0 {
-            self.changed.notify_all();
-        }
         self.notify(&mut core);
         (core, answer)
     }
