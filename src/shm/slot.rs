@@ -469,3 +469,49 @@ impl Ending {
 
 #[cfg(all(test, loom))]
 mod model;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::shm::layout::Up;
+    use crate::sys::memfd::{self, Access, Segment};
+
+    /// Scans a fresh lane on which one dispatch is out, after `corrupt` had its way with it.
+    fn scan_after(corrupt: impl FnOnce(&Up, usize)) -> (Scan, u32) {
+        let size = size_of::<Up>() as u64;
+        let fd = memfd::create("test", size).unwrap();
+        let segment = Segment::<Up>::map(fd, size, Access::Write).unwrap();
+        let up = segment.layout();
+        let mut collector = Collector::new();
+        let slot = usize::from(collector.give(7).unwrap());
+        corrupt(up, slot);
+        let mut taken = 0;
+        let scan = collector.scan(&up.bitmap, &up.slots, CREDITS, |_, _, _| taken += 1);
+        (scan, taken)
+    }
+
+    fn flip(up: &Up, slot: usize) {
+        let mut pending = Pending::default();
+        pending.add(slot);
+        pending.flush(&up.bitmap);
+    }
+
+    #[test]
+    fn a_flip_that_no_honest_worker_makes_is_a_violation() {
+        assert_eq!(scan_after(|_, _| {}), (Scan::Complete, 0));
+        let honest = scan_after(|up, slot| {
+            up.slots[slot].finish(7, &Ending::new(Kind::Completed), &[0; RESULT_WORDS]);
+            flip(up, slot);
+        });
+        assert_eq!(honest, (Scan::Complete, 1));
+        // A bit without a done word, one with another dispatch's, one for a credit that is free.
+        assert_eq!(scan_after(flip), (Scan::Violation, 0));
+        let stale = scan_after(|up, slot| {
+            up.slots[slot].finish(6, &Ending::new(Kind::Completed), &[0; RESULT_WORDS]);
+            flip(up, slot);
+        });
+        assert_eq!(stale, (Scan::Violation, 0));
+        let free = scan_after(|up, slot| flip(up, (slot + 1) % CREDITS));
+        assert_eq!(free, (Scan::Violation, 0));
+    }
+}
