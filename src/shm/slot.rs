@@ -470,7 +470,8 @@ impl Ending {
 #[cfg(all(test, loom))]
 mod model;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::shm::layout::Up;
