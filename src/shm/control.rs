@@ -56,11 +56,11 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use self::names::{
     Directory, Identity, LockedDirectory, Verdict, examine, examine_name, file_name,
-    flock_patiently, is_ours, os_name_of, path_of, read_owner,
+    flock_patiently, is_ours, path_of, read_owner,
 };
 #[cfg(test)]
 use self::names::{Found, is_alive};
-pub(crate) use self::names::{clean, list, unlink_name, valid_name};
+pub(crate) use self::names::{clean, list, os_name_of, unlink_name, valid_name};
 use super::load_table::{
     Birth, LAYOUT_VERSION, LENGTH_OFFSET, MAGIC, MAX_WORKERS, MAX_WORKERS_OFFSET, Owner, Row,
     Table, TableWriter, segment_bytes,
