@@ -365,7 +365,7 @@ fn reserve_named(
     let lock = directory
         .open_file(file_name(os_name), OFlags::RDWR)
         .map_err(|errno| Error::system("open", what(), errno))?;
-    reserve(&lock, bytes).map_err(|errno| Error::system("fallocate", what(), errno))?;
+    reserve(&lock, bytes).map_err(|errno| Error::system("posix_fallocate", what(), errno))?;
     flock_patiently(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
         .map_err(|errno| Error::system("flock", what(), errno))?;
     Ok((memory, lock))
