@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
 use crate::sys::fork;
@@ -58,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) start_timeout: Duration,
     pub(crate) stop_grace: Duration,
     pub(crate) inherit: Vec<RawFd>,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Most workers of an engine.
@@ -102,6 +104,7 @@ impl Default for Config {
             start_timeout: Duration::from_secs(10),
             stop_grace: Duration::from_millis(500),
             inherit: Vec::new(),
+            sandbox: Sandbox::default(),
         }
     }
 }
@@ -203,7 +206,8 @@ impl Config {
             0,
             INLINE_RESULT as u64,
         )?;
-        Ok(())
+        self.sandbox
+            .validate(self.payload_arena + self.result_arena)
     }
 }
 
@@ -379,6 +383,12 @@ impl Builder {
     /// Leaves file descriptors of this process open in the workers, which otherwise have 0 to 2.
     pub fn inherit(mut self, fds: impl IntoIterator<Item = RawFd>) -> Self {
         self.config.inherit = fds.into_iter().collect();
+        self
+    }
+
+    /// What workers are forbidden to do: nothing by default.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.config.sandbox = sandbox;
         self
     }
 

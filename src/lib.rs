@@ -40,6 +40,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod ffi;
 #[cfg(not(loom))]
+mod sandbox;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg(not(loom))]
@@ -67,6 +69,7 @@ pub use crate::{
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},
+    sandbox::Sandbox,
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
 

@@ -297,9 +297,10 @@ impl Supervisor {
             self.shared
                 .control
                 .log_crash(&stats::crash_record(lane, exit));
+            let hint = self.shared.config.sandbox.hint();
             self.fail_start(core, incarnation, || {
                 Error::Internal(format!(
-                    "worker {worker} (pid {pid}) ended at its start: {exit:?}"
+                    "worker {worker} (pid {pid}) ended at its start: {exit:?}{hint}"
                 ))
             });
         }

@@ -64,6 +64,11 @@ static void configs(void) {
   REFUSED(cfg.scaling_interval_ns = -1, MF_E_INVALID);
   REFUSED(cfg.affinity = 3, MF_E_INVALID);
   REFUSED(cfg.sandbox = 1u << 31, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP | 16, MF_E_INVALID);
+  REFUSED(cfg.sandbox_memory = 1, MF_E_INVALID); /* without MF_SANDBOX_RLIMITS */
+  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP; cfg.sandbox_cpu_s = 1, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_RLIMITS; cfg.sandbox_files = 15, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_RLIMITS; cfg.sandbox_memory = 1 << 20, MF_E_INVALID);
   REFUSED(cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = (size_t)-1, MF_E_INVALID);
@@ -74,7 +79,6 @@ static void configs(void) {
   REFUSED(cfg.scaling_idle_looks = 3, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_SPREAD, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_LIST, MF_E_UNSUPPORTED);
-  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP, MF_E_UNSUPPORTED);
   REFUSED(cfg.classes[1].nice = 5, MF_E_UNSUPPORTED);
   REFUSED(cfg.recycle_tasks = 1000, MF_E_UNSUPPORTED);
   REFUSED(cfg.recycle_rss = 1000, MF_E_UNSUPPORTED);

@@ -118,6 +118,23 @@ impl Supervisor {
                         Error::system("execvp", "cannot execute the worker program", error)
                     });
                 }
+                Incoming::Message(FromWorker::SandboxFailed { step, errno }, _) => {
+                    let error = step.error(errno);
+                    log::error!("worker {} does not run: {error}", lane.worker);
+                    self.fail_start(core, incarnation, || error);
+                }
+                Incoming::Message(FromWorker::JoinFailed { errno }, _) => {
+                    let error = Error::system(
+                        "mmap or pthread_create",
+                        format!(
+                            "a worker cannot map the engine's shared memory or start its threads{}",
+                            self.shared.config.sandbox.hint()
+                        ),
+                        std::io::Error::from_raw_os_error(errno),
+                    );
+                    log::error!("worker {}: {error}", lane.worker);
+                    self.fail_start(core, incarnation, || error);
+                }
                 Incoming::Message(FromWorker::NeedResults { len }, _) => {
                     if len == 0 {
                         core.move_kept_to_heap(incarnation);
