@@ -29,7 +29,7 @@ static void configs(void) {
 
   /* The size: short, long, odd. */
   REFUSED(cfg.size = 0, MF_E_INVALID);
-  REFUSED(cfg.size -= 8, MF_E_INVALID);
+  REFUSED(cfg.size = 336 - 8, MF_E_INVALID); /* 336: its first version */
   REFUSED(cfg.size += 4, MF_E_INVALID);
   REFUSED(cfg.size = 1u << 30, MF_E_INVALID);
   /* Nonsense. */
