@@ -73,7 +73,8 @@ pub use crate::{
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
 
-/// The README's example is run as a test.
+/// The examples of the README and of the documents are run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/sandbox.md")]
 struct Readme;

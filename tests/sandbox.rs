@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::{collect, cpu_only, kill, until, watchdog, watchdog_alone, worker};
 use miniflow::worker::{Task, TaskResult, Worker};
-use miniflow::{Builder, Engine, Error, Outcome, Sandbox};
+use miniflow::{Builder, Completion, Engine, Error, Outcome, Sandbox};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -449,7 +449,7 @@ fn the_engine_works_with_filtered_workers() {
             engine.submit_with(&payload, &options).unwrap();
         }
         let done = collect(&engine, 50);
-        assert!(done.iter().all(|c| c.is_completed()));
+        assert!(done.iter().all(Completion::is_completed));
         let mut sizes: Vec<usize> = done.iter().map(|c| c.to_vec().len()).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, (0..50).map(|n| n * 4000).collect::<Vec<_>>());
@@ -675,7 +675,7 @@ fn a_worker_program_works_and_is_restricted() {
     for _ in 0..500 {
         engine.submit(b"me").unwrap();
     }
-    assert!(collect(&engine, 500).iter().all(|c| c.is_completed()));
+    assert!(collect(&engine, 500).iter().all(Completion::is_completed));
 
     let host = std::process::id();
     for what in [
