@@ -265,7 +265,12 @@ fn small() -> Builder {
 }
 
 fn with(sandbox: Sandbox) -> Engine {
-    small().handler(attempt).sandbox(sandbox).start().unwrap()
+    let engine = small().handler(attempt).sandbox(sandbox).start().unwrap();
+    // A worker may be ready before the zygote has told who it is.
+    until("pids are known", || {
+        engine.workers().iter().all(|w| w.pid != 0)
+    });
+    engine
 }
 
 fn filtered() -> Engine {
