@@ -338,7 +338,10 @@ impl Supervisor {
             let why = match (trouble, doom) {
                 (Some(trouble), _) => trouble,
                 (None, Some(doom)) => format!("worker {worker} (pid {pid}) {doom}"),
-                (None, None) => format!("worker {worker} (pid {pid}) ended at its start: {exit}"),
+                (None, None) => format!(
+                    "worker {worker} (pid {pid}) ended at its start: {exit}{}",
+                    self.shared.config.sandbox.hint()
+                ),
             };
             self.fail_start(core, incarnation, || Error::Internal(why.clone()));
             self.note_bad_start(core, class, why, false);
