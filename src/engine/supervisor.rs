@@ -227,6 +227,8 @@ impl Supervisor {
             }
             if core.phase == Phase::Stopped {
                 shared.notify(&mut core);
+                drop(core);
+                shared.control.remove_name();
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
