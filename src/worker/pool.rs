@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sys::kill_point::kill_point;
 use crate::worker::lane::{Hand, Lane};
 use crate::worker::task::{CODE_PANIC, Failure, Handler, Task, TaskResult};
 
@@ -20,11 +21,14 @@ pub(crate) fn run(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<()> {
             .map_err(|e| Error::system("pthread_create", "cannot start a worker thread", e))?;
         others.push(thread);
     }
+    kill_point!("hello.before");
     lane.hello()?;
+    kill_point!("hello.after");
     work(lane, &**handler);
     for thread in others {
         let _ = thread.join(); // `work` catches panics
     }
+    kill_point!("leave.exit");
     Ok(())
 }
 
@@ -32,9 +36,12 @@ fn work(lane: &Lane, handler: &dyn Handler) {
     let mut hand = Hand::default();
     while let Ok(started) = lane.next(&mut hand, None) {
         let mut task = Task::new(lane, started);
+        kill_point!("handler.before");
         let result = call(handler, &mut task);
+        kill_point!("handler.after");
         task.finish(&mut hand, result);
     }
+    kill_point!("leave.thread");
 }
 
 /// Calls user code; a panic becomes a failed task.

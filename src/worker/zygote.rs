@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::shm::control;
 use crate::shm::segments::LaneFds;
 use crate::sys::fork::{self, Fork};
+use crate::sys::kill_point::kill_point;
 use crate::sys::memfd;
 use crate::sys::process::{Process, wait_any};
 use crate::sys::socket::Socket;
@@ -274,8 +275,10 @@ impl<'a> Zygote<'a> {
             .map_err(|e| Error::system("dup", "cannot keep the host's pidfd", e))?;
         let host = Process::from_parts(self.host.pid(), host);
         let lane = Arc::new(Lane::open(inherited)?);
+        kill_point!("open.after-up");
         watcher::spawn(Arc::clone(&lane), host)?;
         fork::outlive_parent();
+        kill_point!("open.watching");
         pool::run(&lane, handler)
     }
 
