@@ -668,3 +668,67 @@ fn killed_three_times_in_a_row() {
         );
     }
 }
+
+/// While the engine stops, every task still ends once, and nothing is left.
+fn killed_while_stopping(name: &str, threads: u32, drain: Option<Duration>) {
+    let _context = Context(format!("{name}, {threads} threads, stop({drain:?})"));
+    let mut run = Run::start(2, threads, false, false);
+    for n in 0..40 {
+        run.submit([8, 50][n % 2], [8, 152, 400][n % 3], 200);
+    }
+    run.note_pids();
+    let of_watcher = ["recall.", "close."].iter().any(|s| name.starts_with(s));
+    assert!(if of_watcher {
+        kill_points::arm_watcher(name, 0)
+    } else {
+        kill_points::arm(name, 0, 1)
+    });
+    run.engine.stop(drain).unwrap();
+    let report = kill_points::report();
+    kill_points::disarm();
+    // A stop that does not wait may find nothing to recall.
+    assert!(report.killed == 1 || (drain.is_some() && !name.starts_with("leave.")));
+    let mut crashed = 0;
+    for completion in common::collect(&run.engine, 40) {
+        let sent = run.sent.remove(&completion.id()).unwrap();
+        let calls = calls(sent.job.number);
+        assert!(calls <= 1, "{:?}: called {calls} times", sent.job);
+        match completion.outcome() {
+            Outcome::Completed => {
+                let reply = bytes(checksum(&sent.payload), sent.job.reply);
+                assert!(completion.to_vec() == reply, "{:?}: wrong bytes", sent.job);
+                assert_eq!(calls, 1);
+            }
+            Outcome::Crashed => crashed += 1,
+            Outcome::Cancelled if drain.is_some() => {}
+            other => panic!("{:?}: {other:?}: {}", sent.job, completion.text()),
+        }
+    }
+    assert!(crashed <= threads, "{crashed} tasks crashed");
+    let stats = run.engine.stats();
+    assert_eq!((stats.violations, stats.payload_bytes), (0, 0), "{stats:?}");
+    drop(run.engine);
+    run.pids.extend([run.zygote, report.victim]);
+    run.pids.remove(&0);
+    until("no process is left", || {
+        !run.pids.iter().any(|&pid| is_alive(pid))
+    });
+}
+
+#[test]
+fn killed_while_the_engine_stops() {
+    let _watchdog = watchdog_alone(300);
+    for threads in [1, 4] {
+        for (name, _) in WAY {
+            killed_while_stopping(name, threads, None);
+            killed_while_stopping(name, threads, Some(Duration::ZERO));
+        }
+        for name in ["close.heard", "close.closing", "leave.thread", "leave.exit"] {
+            killed_while_stopping(name, threads, None);
+            killed_while_stopping(name, threads, Some(Duration::ZERO));
+        }
+        for name in ["recall.heard", "recall.claimed", "recall.published"] {
+            killed_while_stopping(name, threads, Some(Duration::ZERO));
+        }
+    }
+}
