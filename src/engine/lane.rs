@@ -46,6 +46,8 @@ pub(crate) struct Lane {
     pub(crate) event: Event,
     pub(crate) control: Socket,
     pub(crate) process: Option<Process>,
+    /// It said hello before the zygote said that it exists.
+    pub(crate) greeted: bool,
     /// Set once the zygote has reported it.
     pub(crate) exit: Option<Exit>,
     /// When the pidfd became readable.
@@ -103,6 +105,7 @@ impl Lane {
             event: new.event,
             control: new.control,
             process: None,
+            greeted: false,
             exit: None,
             ended: None,
             killed: false,

@@ -100,7 +100,11 @@ impl Supervisor {
         if watched.is_err() || lane.killed {
             lane.kill(); // for the second time, if it was dismissed before it was there
         }
+        let greeted = lane.greeted;
         core.totals.spawned = spawned;
+        if greeted {
+            self.welcome(core, incarnation);
+        }
     }
 
     pub(super) fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
@@ -157,6 +161,11 @@ impl Supervisor {
         };
         if lane.state != LaneState::Starting {
             return; // said it twice
+        }
+        if lane.process.is_none() {
+            // The zygote's word of it is on its way: until then nobody could be told its pid.
+            lane.greeted = true;
+            return;
         }
         if let Err(e) = lane
             .shared
