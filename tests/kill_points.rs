@@ -57,7 +57,7 @@ enum Cost {
 /// Which threads come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
-    /// Those that run tasks.
+    /// Those that run tasks (not the watcher, which comes by when it recalls some).
     Any,
     /// Those that run tasks, if there are several.
     OneOfSeveral,
@@ -404,7 +404,9 @@ impl Run {
     fn wait_for_workers(&self, count: u64) {
         until("all workers are there", || {
             let rows = self.engine.workers();
-            rows.len() as u64 == count && rows.iter().all(|row| row.state == WorkerState::Ready)
+            let ready = rows.iter().filter(|row| row.state == WorkerState::Ready);
+            assert!(ready.clone().all(|row| row.pid != 0), "{rows:?}");
+            rows.len() as u64 == count && ready.count() == rows.len()
         });
     }
 
@@ -476,6 +478,7 @@ impl Run {
         // It goes on.
         self.burst(16);
         self.collect();
+        until("the death is noticed", || self.engine.stats().died >= died);
         self.wait_for_workers(workers);
         self.note_pids();
         self.check();
@@ -483,8 +486,8 @@ impl Run {
         kill_points::disarm();
         assert_eq!(report.killed, kills);
         for (_, crash) in &self.crashed {
-            assert_eq!((crash.code(), crash.by_signal()), (9, true));
             let text = crash.text();
+            assert_eq!((crash.code(), crash.by_signal()), (9, true), "{text}");
             assert!(text.contains("SIGKILL"), "{text}");
             if kills == 1 {
                 let pid = format!("pid {}", report.victim);

@@ -122,7 +122,7 @@ mod armed {
     const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
     const OFF: u32 = 0;
-    const ANY_THREAD: u32 = 1;
+    const TASK_THREADS: u32 = 1;
     const WATCHER: u32 = 2;
     const STAGES: u32 = 3;
 
@@ -215,11 +215,11 @@ mod armed {
         true
     }
 
-    /// Kills the worker that comes by at this point after `skip` others did, and `kills - 1` more
-    /// that do. False if there is no such name or no page.
+    /// Kills the worker of which a thread, not its watcher, comes by at this point after `skip`
+    /// others did, and `kills - 1` more. False if there is no such name or no page.
     #[must_use]
     pub fn arm(name: &str, skip: u32, kills: u32) -> bool {
-        set(ANY_THREAD, &[name], skip, kills)
+        set(TASK_THREADS, &[name], skip, kills)
     }
 
     /// [`arm`] for a worker's watcher thread only, and one kill.
@@ -302,7 +302,7 @@ mod armed {
             STAGES => stop(page, point),
             mode => {
                 if page.point.load(SeqCst) as usize == point
-                    && (mode == ANY_THREAD || is_watcher())
+                    && is_watcher() == (mode == WATCHER)
                     && !take_one(&page.skip)
                 {
                     die(page);
@@ -342,6 +342,9 @@ mod armed {
         let stages = &page.stages[..count.min(MAX_STAGES)];
         let is_here = |stage: &AtomicU32| stage.load(SeqCst) as usize == point;
         if !stages.iter().any(is_here) {
+            return;
+        }
+        if is_watcher() {
             return;
         }
         let me = std::process::id();
