@@ -18,6 +18,7 @@ fi
 
 step "lints"
 cargo clippy --all-targets -- -D warnings
+cargo clippy --all-targets --features kill-points -- -D warnings
 
 step "the library without the command line"
 cargo check --lib --no-default-features
@@ -37,3 +38,6 @@ ci/loom.sh
 
 step "tests"
 cargo test --release
+
+step "kill at every store"
+cargo test --release --features kill-points --test kill_points
