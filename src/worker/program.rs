@@ -26,6 +26,10 @@ pub struct Worker {
 impl Worker {
     /// Joins the lane that this process inherited. Once per process.
     ///
+    /// From then on SIGTERM, which the engine sends before it kills, makes [`Worker::next`] end with
+    /// [`Error::Closed`] and hands back what is not started, unless the program has its own use for
+    /// that signal.
+    ///
     /// # Errors
     /// [`Error::Invalid`] if the process was not started by an engine or has joined already,
     /// [`Error::Unsupported`] if host and worker use different layouts.
