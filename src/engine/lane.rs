@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::engine::crash::Inquest;
 use crate::shm::doorbell;
 use crate::shm::layout::CREDITS;
 use crate::shm::ring::{self, Message};
@@ -51,6 +52,7 @@ pub(crate) struct Lane {
     /// When the pidfd became readable.
     pub(crate) ended: Option<Instant>,
     pub(crate) killed: bool,
+    pub(crate) inquest: Inquest,
     pub(crate) started_at: Instant,
     pub(crate) collector: Collector,
     producer: ring::Producer,
@@ -106,6 +108,7 @@ impl Lane {
             exit: None,
             ended: None,
             killed: false,
+            inquest: Inquest::default(),
             started_at: now,
             collector: Collector::new(),
             producer: ring::Producer::default(),

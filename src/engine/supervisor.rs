@@ -2,6 +2,7 @@
 //! after the engine when nobody polls. Never on the fast path.
 #![forbid(unsafe_code)]
 
+mod inquest;
 mod messages;
 mod spawning;
 
@@ -10,15 +11,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
+use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
 use crate::engine::stats;
+use crate::engine::symbols::Symbols;
 use crate::error::{Error, Result};
 use crate::shm::control::RowWriter;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::worker::link::ToZygote;
-use crate::worker::zygote::ZygoteLink;
+use crate::worker::zygote::{Role, ZygoteLink};
 
 /// How often the supervisor looks around while tasks are in flight.
 const TICK: Duration = Duration::from_millis(10);
@@ -99,6 +103,9 @@ pub(crate) struct Supervisor {
     sources: EpollSet,
     slots: Vec<SlotState>,
     incarnations: u64,
+    symbols: Symbols,
+    /// Where the code of handler workers comes from.
+    modules: Arc<Modules>,
     /// Counts as a sleeper: nobody else drains.
     draining: bool,
     pace: Pace,
@@ -160,12 +167,19 @@ impl Supervisor {
                 not_before: None,
             })
             .collect();
+        // Early, so that it is what the zygote has.
+        let modules = match shared.config.role {
+            Some(Role::Handler(_)) => Modules::of_this_process(),
+            _ => Modules::default(),
+        };
         let supervisor = Self {
             shared,
             zygote,
             sources,
             slots,
             incarnations: 0,
+            symbols: Symbols::default(),
+            modules: Arc::new(modules),
             draining: false,
             pace: Pace::new(),
             idle_ticks: 0,
@@ -259,7 +273,9 @@ impl Supervisor {
                 None if core.degraded || ended.elapsed() >= EXIT_REPORT => Exit::Unknown,
                 None => continue,
             };
-            self.remove(core, worker, exit);
+            if self.inquire(core, worker, exit) {
+                self.remove(core, worker, exit);
+            }
         }
     }
 
@@ -277,6 +293,12 @@ impl Supervisor {
         if let Some(external) = self.shared.external.get() {
             external.set.remove(&lane.event);
         }
+        let verdict = core.lanes[worker]
+            .as_ref()
+            .map(|lane| Verdict::of(core, lane, exit));
+        let (Some(lane), Some(verdict)) = (&mut core.lanes[worker], verdict) else {
+            return;
+        };
         let expected = lane.state == LaneState::Leaving || core.phase >= Phase::Cancelling;
         if !expected {
             let (pid, incarnation) = (lane.pid(), lane.incarnation);
@@ -293,17 +315,20 @@ impl Supervisor {
                 n => Some(Instant::now() + (BACKOFF * 2_u32.pow((n - 1).min(10))).min(MAX_BACKOFF)),
             };
             core.totals.died += 1;
-            log::warn!("worker {worker} (pid {pid}) ended: {exit:?}");
+            match verdict.headline(lane.worker, pid) {
+                Some(line) => log::error!("{line}"),
+                None => log::warn!("worker {worker} (pid {pid}) ended: {exit:?}"),
+            }
             self.shared
                 .control
-                .log_crash(&stats::crash_record(lane, exit));
+                .log_crash(&stats::crash_record(lane, &verdict));
             self.fail_start(core, incarnation, || {
                 Error::Internal(format!(
                     "worker {worker} (pid {pid}) ended at its start: {exit:?}"
                 ))
             });
         }
-        core.bury(worker, exit);
+        core.bury(worker, &verdict);
         core.kept += 1; // whoever waits for the stop looks again
     }
 

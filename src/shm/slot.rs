@@ -29,6 +29,8 @@ pub(crate) struct TaskSlot {
     start: AtomicU64,
     progress_done: AtomicU64,
     progress_total: AtomicU64,
+    /// The kernel's id of the thread that started the task: for the crash report.
+    thread: AtomicU64,
     finished: Finished,
 }
 
@@ -98,15 +100,30 @@ impl Ending {
 const IN_ARENA: u64 = 1 << 8;
 
 impl TaskSlot {
-    /// Worker: this dispatch is now started.
+    /// Worker: this dispatch is now started, by the thread with this id.
     #[inline]
-    pub(crate) fn start(&self, ticket: u64, now: u64) {
+    pub(crate) fn start(&self, ticket: u64, now: u64, thread: u64) {
         // Relaxed: published by the store of `ticket`.
         self.start.store(now, Ordering::Relaxed);
+        self.thread.store(thread, Ordering::Relaxed);
         self.progress_done.store(0, Ordering::Relaxed);
         self.progress_total.store(0, Ordering::Relaxed);
         // Release: pairs with the acquire load in `started`.
         self.ticket.store(ticket, Ordering::Release);
+    }
+
+    /// Worker, in a signal handler: the dispatch that this thread started here and has not
+    /// finished, as start time and ticket.
+    pub(crate) fn in_hand_of(&self, thread: u64) -> Option<(u64, u64)> {
+        // Relaxed: what the very thread that asks has stored; any other is told apart by its id.
+        if self.thread.load(Ordering::Relaxed) != thread {
+            return None;
+        }
+        let ticket = self.ticket.load(Ordering::Relaxed);
+        // Tickets only grow, so that of a finished dispatch is not above the done word, also when
+        // a later one was handed back through this slot.
+        (self.finished.done.load(Ordering::Relaxed) < ticket)
+            .then(|| (self.start.load(Ordering::Relaxed), ticket))
     }
 
     /// Worker: a task with this slot is about to start and to finish.
@@ -433,6 +450,7 @@ impl TaskSlot {
             start: zero(),
             progress_done: zero(),
             progress_total: zero(),
+            thread: zero(),
             finished: Finished {
                 done: zero(),
                 kind_and_len: zero(),
@@ -495,6 +513,23 @@ mod tests {
         let mut pending = Pending::default();
         pending.add(slot);
         pending.flush(&up.bitmap);
+    }
+
+    #[test]
+    fn a_thread_has_in_hand_what_it_started_and_did_not_finish() {
+        let size = size_of::<Up>() as u64;
+        let fd = memfd::create("test", size).unwrap();
+        let segment = Segment::<Up>::map(fd, size, Access::Write).unwrap();
+        let cell = &segment.layout().slots[0];
+        let finish = |ticket, kind| cell.finish(ticket, &Ending::new(kind), &[0; RESULT_WORDS]);
+        assert_eq!(cell.in_hand_of(1), None);
+        cell.start(5, 100, 1);
+        assert_eq!(cell.in_hand_of(1), Some((100, 5)));
+        assert_eq!(cell.in_hand_of(2), None);
+        finish(5, Kind::Completed);
+        assert_eq!(cell.in_hand_of(1), None);
+        finish(6, Kind::Returned);
+        assert_eq!(cell.in_hand_of(1), None, "the slot's next use was recalled");
     }
 
     #[test]

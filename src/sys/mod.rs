@@ -9,6 +9,8 @@ pub(crate) mod sync;
 #[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
+pub(crate) mod crash;
+#[cfg(not(loom))]
 pub(crate) mod event;
 #[cfg(not(loom))]
 pub(crate) mod fork;
@@ -21,4 +23,8 @@ pub(crate) mod selftest;
 #[cfg(not(loom))]
 pub(crate) mod socket;
 #[cfg(not(loom))]
+pub(crate) mod sigstack;
+#[cfg(not(loom))]
 pub(crate) mod spin;
+#[cfg(not(loom))]
+pub(crate) mod unwind;

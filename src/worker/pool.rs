@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::worker::crash;
 use crate::worker::lane::{Hand, Lane};
 use crate::worker::task::{CODE_PANIC, Failure, Handler, Task, TaskResult};
 
@@ -29,7 +30,7 @@ pub(crate) fn run(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<()> {
 }
 
 fn work(lane: &Lane, handler: &dyn Handler) {
-    let mut hand = Hand::default();
+    let mut hand = Hand::of_thread(crash::enter_thread());
     while let Ok(started) = lane.next(&mut hand, None) {
         let mut task = Task::new(lane, started);
         let result = call(handler, &mut task);

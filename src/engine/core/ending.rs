@@ -3,10 +3,11 @@
 
 use super::{Core, NO_WORKER, Phase};
 use crate::engine::completion::{Completion, Data};
+use crate::engine::crash::Verdict;
 use crate::engine::lane::Lane;
 use crate::engine::task_table::{Payload, Place};
 use crate::shm::layout::CREDITS;
-use crate::sys::process::{Exit, signal_name};
+use crate::sys::process::Exit;
 use crate::sys::sync::Ordering;
 use crate::task::Outcome;
 
@@ -14,7 +15,7 @@ impl Core {
     /// Settles everything that was out on a lane whose process has ended (so that no store of its
     /// can follow): finished tasks complete, started ones are crashed (or cancelled, if that is
     /// why the worker died), the rest goes back to the front of the central queue.
-    pub(crate) fn bury(&mut self, worker: usize, exit: Exit) {
+    pub(crate) fn bury(&mut self, worker: usize, verdict: &Verdict) {
         self.withdraw(worker); // first: draining hands out what waits
         self.drain_thoroughly(&mut ());
         let Some(mut lane) = self.lanes[worker].take() else {
@@ -33,9 +34,10 @@ impl Core {
                 unstarted.push(index);
             }
         }
-        let collateral = started.len() > 1;
+        let suspects = started.len();
         for index in started {
-            self.end_started(index, &lane, exit, collateral);
+            let collateral = suspects > 1 && !verdict.convicts(index);
+            self.end_started(index, &lane, verdict, collateral);
         }
         // In ticket order, so that the front of the queue has the order in which they were handed
         // out.
@@ -48,7 +50,13 @@ impl Core {
     }
 
     /// Ends a task whose worker died under it.
-    pub(super) fn end_started(&mut self, index: u32, lane: &Lane, exit: Exit, collateral: bool) {
+    pub(super) fn end_started(
+        &mut self,
+        index: u32,
+        lane: &Lane,
+        verdict: &Verdict,
+        collateral: bool,
+    ) {
         let entry = self.table.get_mut(index);
         entry.attempt += 1;
         if self.phase >= Phase::Cancelling {
@@ -60,17 +68,19 @@ impl Core {
                 "the engine was stopped".into(),
             );
         }
-        let (code, by_signal, how) = match exit {
-            Exit::Signal(signal) => (signal, true, format!("died of {}", signal_name(signal))),
-            Exit::Code(code) => (code, false, format!("exited with code {code}")),
-            Exit::Unknown => (0, true, "died of an unknown signal".to_owned()),
+        let (code, by_signal) = match verdict.exit {
+            Exit::Signal(signal) => (signal, true),
+            Exit::Code(code) => (code, false),
+            Exit::Unknown => (0, true),
         };
         let text = format!(
-            "worker {} (pid {}) {how} running task {}, attempt {}",
+            "worker {} (pid {}) {} running task {}, attempt {}{}",
             lane.worker,
             lane.pid(),
+            verdict.how(),
             entry.id,
-            entry.attempt
+            entry.attempt,
+            verdict.involvement(index)
         );
         self.end_on(
             index,
