@@ -12,7 +12,7 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use common::{Board, collect, cpu_only, kill, until, watchdog, watchdog_alone, worker};
@@ -43,6 +43,7 @@ fn give_up() {
 }
 
 #[inline(never)]
+#[expect(unconditional_recursion, reason = "this is the mistake")]
 fn recurse(depth: u64) -> u64 {
     let room = black_box([depth; 100]);
     recurse(depth + 1) + room[99]
@@ -102,9 +103,13 @@ fn assert_crash(crash: &Completion, signal: i32, how: &str) {
     assert_eq!(crash.outcome(), Outcome::Crashed);
     assert_eq!((crash.code(), crash.by_signal()), (signal, true));
     let (text, id) = (crash.text(), crash.id());
-    let running = format!("{how} running task {id}, attempt 1");
-    assert!(text.contains(&running), "`{running}` is not in `{text}`");
-    assert!(text.contains(&format!("worker {} (pid ", crash.worker())));
+    for part in [
+        format!("worker {} (pid ", crash.worker()),
+        format!(") {how}"),
+        format!(" running task {id}, attempt 1"),
+    ] {
+        assert!(text.contains(&part), "`{part}` is not in `{text}`");
+    }
 }
 
 /// Runs a task until its text names a function: a busy machine may take longer to find the name
@@ -346,6 +351,56 @@ fn the_hosts_own_handlers_run_too_and_the_signal_is_the_same() {
     assert_crash(&crash(b"bus"), libc::SIGBUS, "died of SIGBUS at 0x");
     assert_eq!(board.get(2), 2, "not its signal");
     assert_works(&engine);
+}
+
+// ---- the log ----
+
+/// Keeps what the engine has to say.
+struct Log(Mutex<Vec<String>>);
+
+static LOG: Log = Log(Mutex::new(Vec::new()));
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.level() == log::Level::Error {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn the_log_has_the_headline_and_the_whole_backtrace() {
+    let _watchdog = watchdog_alone(60);
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Error);
+    let engine = cpu_only(1, 1).handler(die).start().unwrap();
+    let pid = worker(&engine, 0).pid;
+    let id = engine.submit(b"write").unwrap();
+    engine.wait(id, None).unwrap();
+    let find = |parts: &[&str]| {
+        let lines = LOG.0.lock().unwrap();
+        lines
+            .iter()
+            .any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    let headline =
+        format!("worker 0 (pid {pid}) died of SIGSEGV at 0x10 in thread {pid} running task {id}");
+    until("the headline is there", || find(&[&headline]));
+    let backtrace = format!("worker 0 (pid {pid}), backtrace of its thread {pid}:");
+    let frames = [
+        "#0",
+        "crash::parse_header (crash.rs:",
+        "crash::die (crash.rs:",
+        "miniflow::worker::pool::",
+    ];
+    let parts = [&[backtrace.as_str()], &frames[..]].concat();
+    until("the backtrace is there", || find(&parts));
 }
 
 // ---- worker programs ----

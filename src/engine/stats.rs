@@ -335,9 +335,7 @@ pub(crate) fn crash_record(lane: &Lane, verdict: &Verdict) -> CrashRecord {
         Exit::Code(code) => (2, 0, code.cast_unsigned()),
         Exit::Unknown => (0, 0, 0),
     };
-    let [task_high, task_low] = verdict
-        .convicted
-        .map_or([0; 2], |task| task.id.to_halves());
+    let [task_high, task_low] = verdict.convicted.map_or([0; 2], |task| task.id.to_halves());
     CrashRecord {
         at_ms: unix_ms().cast_signed(),
         worker: row.slot,

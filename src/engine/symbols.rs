@@ -297,7 +297,13 @@ mod tests {
         ] {
             assert!(is_runtime(name, program), "{name}");
         }
-        for name in ["parse_header (a.c:1)", "raise_x", "abort2", "killer", "Std::x"] {
+        for name in [
+            "parse_header (a.c:1)",
+            "raise_x",
+            "abort2",
+            "killer",
+            "Std::x",
+        ] {
             assert!(!is_runtime(name, program), "{name}");
         }
         assert!(is_runtime("memcpy", Path::new("/lib/libc.so.6")));

@@ -193,6 +193,9 @@ mod tests {
         // Numbers that mean nothing by themselves are passed on, whatever they are.
         report.begin([libc::SIGSEGV, 1], u64::MAX, 0, u64::MAX, u64::MAX);
         assert!(report.push(u64::MAX));
-        assert_eq!(report.read().map(|facts| facts.frames), Some(vec![u64::MAX]));
+        assert_eq!(
+            report.read().map(|facts| facts.frames),
+            Some(vec![u64::MAX])
+        );
     }
 }

@@ -187,8 +187,9 @@ fn report(
     thread: u32,
     context: *mut c_void,
 ) {
-    // SAFETY: the kernel passes a valid context to a handler with SA_SIGINFO.
-    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    // SAFETY: the kernel passes a valid context to a handler with SA_SIGINFO; it belongs to this
+    // handler until that returns.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     let pc = machine::pc(context);
     // SAFETY: the field is there for the signals that the kernel sends for a fault; of others it
     // is read as part of a structure that is initialised as a whole.
@@ -207,24 +208,33 @@ fn report(
     TASK.store(task, Ordering::Relaxed);
     recorder.begin(&fault, task);
     let guard = HangGuard::arm();
-    let mut frames = 0_u32;
-    let found = unwind::backtrace(pc, &mut |address| {
-        frames += 1;
-        recorder.frame(address)
-    });
-    if !found {
-        recorder.frame(pc);
-    }
-    if frames <= 1
-        && let Some(caller) = machine::caller(context)
-    {
-        // A jump to where no code is: the unwinder knows no way back, but the call left one.
-        recorder.frame(caller.saturating_sub(1));
-    }
+    trace(recorder, pc, context);
     recorder.complete();
     drop(guard);
     // Release: pairs with the acquire loads in `again` and `wait_for_the_report`.
     DONE.store(true, Ordering::Release);
+}
+
+/// Reports the frames of what was interrupted.
+fn trace(recorder: &dyn Recorder, pc: u64, context: &mut libc::ucontext_t) {
+    if !matches!(peek(pc), Peek::Nothing) {
+        let found = unwind::backtrace(pc, &mut |address| recorder.frame(address));
+        if !found {
+            recorder.frame(pc);
+        }
+        return;
+    }
+    // A jump to where no code is. The unwinder would look at the code there, and there is none;
+    // but it can go on from the call, if that is taken back for it.
+    recorder.frame(pc);
+    let Some(before) = machine::take_back_call(context) else {
+        return;
+    };
+    let mut call = 1; // the first address is where the call would have returned to: behind it
+    unwind::backtrace(machine::pc(context), &mut |address| {
+        recorder.frame(address.saturating_sub(std::mem::take(&mut call)))
+    });
+    machine::put_back(context, before);
 }
 
 /// The thread that reports, or has reported, is here again.
@@ -390,64 +400,200 @@ fn errno_of_this_thread() -> Option<(ptr::NonNull<c_int>, c_int)> {
     Some((place, unsafe { place.read() }))
 }
 
+/// What is at an address.
+enum Peek {
+    /// This word.
+    Word(u64),
+    /// Nothing that could be read.
+    Nothing,
+    /// The kernel does not say.
+    Unknown,
+}
+
+/// Reads a word that may not be there.
+fn peek(address: u64) -> Peek {
+    let Ok(address) = usize::try_from(address) else {
+        return Peek::Nothing;
+    };
+    let mut word = 0_u64;
+    let here = libc::iovec {
+        iov_base: (&raw mut word).cast(),
+        iov_len: size_of::<u64>(),
+    };
+    let there = libc::iovec {
+        iov_base: ptr::without_provenance_mut(address),
+        iov_len: size_of::<u64>(),
+    };
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: `here` is `word`; what `there` names is read by the kernel, which refuses if it is
+    // not readable.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0) };
+    match (read, errno_of_this_thread()) {
+        (8, _) => Peek::Word(word),
+        (-1, Some((_, libc::EFAULT))) => Peek::Nothing,
+        _ => Peek::Unknown,
+    }
+}
+
 /// What of the interrupted registers is where.
 #[cfg(target_arch = "x86_64")]
 mod machine {
-    use rustix::process::getpid;
+    use super::{Peek, peek};
 
-    fn register(context: &libc::ucontext_t, index: i32) -> u64 {
-        let index = usize::try_from(index).unwrap_or_default();
-        let value = context.uc_mcontext.gregs.get(index);
-        value.copied().unwrap_or_default().cast_unsigned()
-    }
+    const PC: usize = libc::REG_RIP as usize;
+    const STACK: usize = libc::REG_RSP as usize;
 
     pub(super) fn pc(context: &libc::ucontext_t) -> u64 {
-        register(context, libc::REG_RIP)
+        context.uc_mcontext.gregs[PC].cast_unsigned()
     }
 
-    /// The return address, if the call has just been made: it lies on top of the stack, which may
-    /// not be there.
-    pub(super) fn caller(context: &libc::ucontext_t) -> Option<u64> {
-        let mut word = 0_u64;
-        let here = libc::iovec {
-            iov_base: (&raw mut word).cast(),
-            iov_len: size_of::<u64>(),
+    /// The program counter and the stack pointer as they were.
+    pub(super) type Before = [i64; 2];
+
+    /// Makes the context that of the caller, if the call has just been made; its return address
+    /// lies on top of the stack.
+    pub(super) fn take_back_call(context: &mut libc::ucontext_t) -> Option<Before> {
+        let registers = &mut context.uc_mcontext.gregs;
+        let before = [registers[PC], registers[STACK]];
+        let Peek::Word(caller) = peek(registers[STACK].cast_unsigned()) else {
+            return None;
         };
-        let top = usize::try_from(register(context, libc::REG_RSP)).ok()?;
-        let there = libc::iovec {
-            iov_base: std::ptr::without_provenance_mut(top),
-            iov_len: size_of::<u64>(),
-        };
-        let pid = getpid().as_raw_nonzero().get();
-        // SAFETY: `here` is `word`; what `there` names is read by the kernel, which refuses if it
-        // is not readable.
-        let read =
-            unsafe { libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0) };
-        (read == 8).then_some(word)
+        registers[PC] = caller.cast_signed();
+        registers[STACK] = registers[STACK].wrapping_add(8);
+        Some(before)
+    }
+
+    pub(super) fn put_back(context: &mut libc::ucontext_t, [pc, stack]: Before) {
+        context.uc_mcontext.gregs[PC] = pc;
+        context.uc_mcontext.gregs[STACK] = stack;
     }
 }
 
 /// What of the interrupted registers is where.
 #[cfg(target_arch = "aarch64")]
 mod machine {
+    const LINK: usize = 30;
+
     pub(super) fn pc(context: &libc::ucontext_t) -> u64 {
         context.uc_mcontext.pc
     }
 
-    /// The return address, if the call has just been made.
-    pub(super) fn caller(context: &libc::ucontext_t) -> Option<u64> {
-        Some(context.uc_mcontext.regs[30])
+    /// The program counter as it was.
+    pub(super) type Before = u64;
+
+    /// Makes the context that of the caller, if the call has just been made; its return address is
+    /// in the link register.
+    pub(super) fn take_back_call(context: &mut libc::ucontext_t) -> Option<Before> {
+        let machine = &mut context.uc_mcontext;
+        Some(std::mem::replace(&mut machine.pc, machine.regs[LINK]))
+    }
+
+    pub(super) fn put_back(context: &mut libc::ucontext_t, pc: Before) {
+        context.uc_mcontext.pc = pc;
     }
 }
 
-/// Elsewhere the backtrace begins with the handler's own frames, and is cut short by them.
+/// Elsewhere there is no backtrace.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod machine {
     pub(super) fn pc(_: &libc::ucontext_t) -> u64 {
         0
     }
 
-    pub(super) fn caller(_: &libc::ucontext_t) -> Option<u64> {
+    pub(super) fn take_back_call(_: &mut libc::ucontext_t) -> Option<()> {
         None
+    }
+
+    pub(super) fn put_back(_: &mut libc::ucontext_t, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fork::{self, Fork};
+    use crate::sys::process::{Exit, Process};
+    use std::time::{Duration, Instant};
+
+    /// A recorder that does something with each frame, and counts what it is told.
+    struct Test {
+        with_frame: fn(),
+        told: AtomicU32,
+    }
+
+    impl Recorder for Test {
+        fn is_ours(&self) -> bool {
+            true
+        }
+
+        fn task_of(&self, _: u32) -> u64 {
+            0
+        }
+
+        fn begin(&self, fault: &Fault, _: u64) {
+            assert_eq!((fault.signal, fault.code), (libc::SIGABRT, libc::SI_TKILL));
+            self.told.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn frame(&self, _: u64) -> bool {
+            (self.with_frame)();
+            true
+        }
+
+        fn complete(&self) {
+            self.told.fetch_add(100, Ordering::Relaxed);
+        }
+    }
+
+    /// How a process ends that aborts, and how long that takes.
+    fn end_of(with_frame: fn()) -> (Exit, Duration) {
+        let start = Instant::now();
+        // SAFETY: the child allocates, which a fork keeps possible, and ends itself.
+        match unsafe { fork::fork() }.unwrap() {
+            Fork::Child => {
+                let recorder = Box::leak(Box::new(Test {
+                    with_frame,
+                    told: AtomicU32::new(0),
+                }));
+                fork::reset_signals();
+                install(recorder, None);
+                send(libc::SIGABRT);
+                fork::exit(1);
+            }
+            Fork::Parent(pid) => {
+                let child = Process::of_child(pid).unwrap();
+                assert!(child.wait_end(Duration::from_secs(20)));
+                (child.reap(), start.elapsed())
+            }
+        }
+    }
+
+    const ABORTED: Exit = Exit::Signal(libc::SIGABRT);
+
+    #[test]
+    fn the_process_ends_by_the_first_signal_also_if_the_backtrace_crashes_or_hangs() {
+        assert_eq!(end_of(|| ()).0, ABORTED);
+        let crash = || {
+            // SAFETY: none: a process of its own is to crash here.
+            unsafe { ptr::without_provenance_mut::<u8>(16).write_volatile(1) };
+        };
+        assert_eq!(end_of(crash).0, ABORTED);
+        assert_eq!(end_of(|| send(libc::SIGSEGV)).0, ABORTED);
+        let (exit, time) = end_of(|| {
+            loop {
+                std::thread::sleep(Duration::from_secs(100));
+            }
+        });
+        assert_eq!(exit, ABORTED);
+        assert!(time >= Duration::from_secs(1), "{time:?}");
+    }
+
+    #[test]
+    fn what_is_not_there_can_be_asked_for() {
+        let word = 7_u64;
+        assert!(matches!(
+            peek((&raw const word).addr() as u64),
+            Peek::Word(7) | Peek::Unknown
+        ));
+        assert!(!matches!(peek(8), Peek::Word(_)));
     }
 }

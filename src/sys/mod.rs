@@ -21,9 +21,9 @@ pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod selftest;
 #[cfg(not(loom))]
-pub(crate) mod socket;
-#[cfg(not(loom))]
 pub(crate) mod sigstack;
+#[cfg(not(loom))]
+pub(crate) mod socket;
 #[cfg(not(loom))]
 pub(crate) mod spin;
 #[cfg(not(loom))]

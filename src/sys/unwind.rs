@@ -66,8 +66,12 @@ extern "C" fn step(context: *mut UnwindContext, argument: *mut c_void) -> c_int 
         walk.found = true;
     }
     // A return address lies behind the call that is being executed, an interrupted one does not.
-    let inside = if before == 0 { ip.saturating_sub(1) } else { ip };
-    if (ip != 0 || walk.pc == 0) && (walk.frame)(inside) {
+    let inside = if before == 0 {
+        ip.saturating_sub(1)
+    } else {
+        ip
+    };
+    if ip != 0 && (walk.frame)(inside) {
         GO_ON
     } else {
         STOP

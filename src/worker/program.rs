@@ -54,7 +54,10 @@ impl Worker {
             return Err(Error::WouldBlock(Full::Concurrency));
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        match self.lane.next(&mut Hand::of_thread(crash::this_thread()), deadline) {
+        match self
+            .lane
+            .next(&mut Hand::of_thread(crash::this_thread()), deadline)
+        {
             Ok(started) => Ok(Assigned {
                 worker: self,
                 task: Some(Task::new(&self.lane, started)),

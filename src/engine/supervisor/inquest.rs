@@ -44,9 +44,8 @@ impl Supervisor {
             }
             lane.inquest.findings = Some(findings);
         }
-        let known = |findings: &Findings| {
-            findings.facts.is_none() || findings.trace.get().is_some()
-        };
+        let known =
+            |findings: &Findings| findings.facts.is_none() || findings.trace.get().is_some();
         lane.inquest.findings.as_ref().is_none_or(known)
             || lane.ended.is_none_or(|ended| ended.elapsed() >= NAMES)
     }
