@@ -304,8 +304,10 @@ static BOARD: OnceLock<Board> = OnceLock::new();
 
 extern "C" fn note_and_go_on(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let board = BOARD.get().unwrap();
-    // SAFETY: the kernel passes a valid description of a fault.
-    board.set(3, unsafe { (*info).si_addr() } as u64);
+    // SAFETY: the kernel passes a valid description of the signal.
+    let info = unsafe { &*info };
+    // SAFETY: which is that of a fault; of an abort the field means nothing.
+    board.set(3, unsafe { info.si_addr() } as u64);
     board.set(4, signal as u64);
     board.add(2);
     // SAFETY: an all-zero `sigaction` is SIG_DFL.

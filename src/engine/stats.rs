@@ -353,6 +353,5 @@ pub(crate) fn crash_record(lane: &Lane, verdict: &Verdict) -> CrashRecord {
         task_low,
         convicted: u32::from(verdict.convicted.is_some()),
         text: Text::new(verdict.place.as_deref().unwrap_or_default()),
-        ..CrashRecord::default()
     }
 }

@@ -131,7 +131,8 @@ fn int(word: u64) -> Option<i32> {
     i32::try_from(word.cast_signed()).ok()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::shm::layout::Up;

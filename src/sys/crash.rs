@@ -158,8 +158,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         return; // nobody is hurt
     }
     if installed.recorder.is_ours() {
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        let thread = thread.cast_unsigned();
+        let thread = this_thread().cast_unsigned();
         // Relaxed: the winner is chosen by the exchange alone; what it writes is published by `DONE`
         // and by the recorder's own stores.
         match REPORTER.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed) {
@@ -332,18 +331,19 @@ fn die_of(signal: i32) {
     send(signal);
 }
 
+fn this_process() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+fn this_thread() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
 /// Sends this thread a signal.
 fn send(signal: i32) {
     // SAFETY: a system call without memory. `raise` would be the same in the C library's words,
     // which may take its locks.
-    unsafe {
-        libc::syscall(
-            libc::SYS_tgkill,
-            libc::getpid(),
-            rustix::thread::gettid().as_raw_nonzero().get(),
-            signal,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_tgkill, this_process(), this_thread(), signal) };
 }
 
 /// Sends this thread the signal that it has just received, with what came along.
@@ -352,8 +352,8 @@ fn send_again(signal: i32, info: &libc::siginfo_t) {
     let rc = unsafe {
         libc::syscall(
             libc::SYS_rt_tgsigqueueinfo,
-            libc::getpid(),
-            rustix::thread::gettid().as_raw_nonzero().get(),
+            this_process(),
+            this_thread(),
             signal,
             ptr::from_ref(info),
         )
@@ -424,7 +424,7 @@ fn peek(address: u64) -> Peek {
         iov_base: ptr::without_provenance_mut(address),
         iov_len: size_of::<u64>(),
     };
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let pid = this_process();
     // SAFETY: `here` is `word`; what `there` names is read by the kernel, which refuses if it is
     // not readable.
     let read = unsafe { libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0) };
