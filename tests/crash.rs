@@ -267,7 +267,7 @@ fn a_crash_on_a_thread_of_the_handlers_own_convicts_nobody() {
     let _watchdog = watchdog(60);
     let engine = cpu_only(1, 1).handler(die).start().unwrap();
     let how = "died of SIGSEGV at 0x10";
-    let place = ", on a thread that ran no task, in crash::parse_header (crash.rs:";
+    let place = ", on a thread that took no task, in crash::parse_header (crash.rs:";
     crash_of(&engine, "thread", libc::SIGSEGV, how, place);
     assert_works(&engine);
 }
@@ -407,10 +407,11 @@ fn the_log_has_the_headline_and_the_whole_backtrace() {
 
 // ---- worker programs ----
 
-#[test]
-fn a_worker_program_is_read_from_its_own_files() {
-    let _watchdog = watchdog(60);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crash-worker");
+/// A worker program that dies of a null pointer, `threads` tasks at a time.
+fn with_program(threads: u32) -> Engine {
+    // One for each test: they run side by side.
+    let name = format!("crash-worker-{threads}");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compiler = Command::new("gcc");
     compiler
         .args(["-std=c11", "-g", "-O1", "-pthread", "-I"])
@@ -424,9 +425,30 @@ fn a_worker_program_is_read_from_its_own_files() {
         .arg(format!("-Wl,-rpath,{}", library::libraries().display()));
     library::run(&mut compiler);
     let argv = [program.as_os_str(), "--worker".as_ref()];
-    let engine = cpu_only(1, 1).program(argv).start().unwrap();
+    cpu_only(1, threads).program(argv).start().unwrap()
+}
+
+#[test]
+fn a_worker_program_is_read_from_its_own_files() {
+    let _watchdog = watchdog(60);
+    let engine = with_program(1);
     let how = "died of SIGSEGV at 0x0";
     let place = ", in parse_header (crash.c:9)";
     crash_of(&engine, "", libc::SIGSEGV, how, place);
     assert_works(&engine);
+}
+
+#[test]
+fn a_thread_with_several_tasks_in_hand_convicts_none_of_them() {
+    let _watchdog = watchdog(60);
+    let engine = with_program(2);
+    for _ in 0..2 {
+        engine.submit(b"two").unwrap();
+    }
+    for crash in collect(&engine, 2) {
+        assert_crash(&crash, libc::SIGSEGV, "died of SIGSEGV at 0x0");
+        assert!(crash.is_collateral());
+        let part = ", on a thread that had several tasks in hand";
+        assert!(crash.text().contains(part), "{}", crash.text());
+    }
 }

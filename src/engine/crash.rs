@@ -12,7 +12,7 @@ use crate::engine::core::Core;
 use crate::engine::lane::Lane;
 use crate::engine::modules::Modules;
 use crate::engine::symbols::Trace;
-use crate::shm::crash::CrashFacts;
+use crate::shm::crash::{CrashFacts, SEVERAL};
 use crate::shm::layout::CREDITS;
 use crate::sys::process::{Exit, signal_name};
 use crate::task::TaskId;
@@ -84,7 +84,10 @@ impl Verdict {
         };
         let convicted = (0..CREDITS)
             .filter_map(|slot| lane.collector.outstanding_at(slot))
-            .find(|&(_, ticket)| ticket == facts.ticket)
+            .find(|&(slot, ticket)| {
+                let slot = &lane.shared.up().slots[usize::from(slot)];
+                ticket == facts.ticket && slot.started(ticket).is_some()
+            })
             .map(|(slot, _)| lane.tasks[usize::from(slot)])
             .map(|index| Convicted {
                 index,
@@ -138,10 +141,16 @@ impl Verdict {
             (Some(task), _) if task.index == index && place.is_empty() => String::new(),
             (Some(task), _) if task.index == index => format!(",{place}"),
             (Some(task), _) => format!(", beside task {}, which crashed{place}", task.id),
-            (None, Some(facts)) if facts.ticket == 0 => {
-                format!(", on a thread that ran no task{}{place}", comma(&place))
+            (None, Some(facts)) => {
+                let thread = match facts.ticket {
+                    0 => "that took no task",
+                    SEVERAL => "that had several tasks in hand",
+                    _ => return String::new(), // none of those that it ran: the report is wrong
+                };
+                let comma = if place.is_empty() { "" } else { "," };
+                format!(", on a thread {thread}{comma}{place}")
             }
-            _ => String::new(),
+            (None, None) => String::new(),
         }
     }
 
@@ -158,10 +167,6 @@ impl Verdict {
         }
         Some(text)
     }
-}
-
-fn comma(place: &str) -> &str {
-    if place.is_empty() { "" } else { "," }
 }
 
 #[cfg(test)]
@@ -215,6 +220,9 @@ mod tests {
             format!(", beside task {id}, which crashed")
         );
         let stray = verdict(libc::SIGSEGV, 1, None, Some("f"));
-        assert_eq!(stray.involvement(3), ", on a thread that ran no task, in f");
+        assert_eq!(
+            stray.involvement(3),
+            ", on a thread that took no task, in f"
+        );
     }
 }

@@ -12,6 +12,10 @@ const FACTS: u64 = 1;
 /// The backtrace is complete.
 const COMPLETE: u64 = 2;
 
+/// In the place of a ticket: the thread had several tasks in hand, and it is not known which of them
+/// it was busy with.
+pub(crate) const SEVERAL: u64 = u64::MAX;
+
 /// The signals that a report can be about, as numbered by every Linux that we build for.
 #[cfg(not(loom))]
 const REPORTED: [i32; 5] = [
@@ -34,7 +38,7 @@ pub(crate) struct CrashReport {
     address: AtomicU64,
     /// The kernel's id of the thread.
     thread: AtomicU64,
-    /// The dispatch that the thread had in hand; 0 = none.
+    /// The dispatch that the thread had in hand; 0 = none, [`SEVERAL`].
     ticket: AtomicU64,
     /// The program counter.
     pc: AtomicU64,
@@ -51,7 +55,7 @@ pub(crate) struct CrashFacts {
     pub(crate) code: i32,
     pub(crate) address: u64,
     pub(crate) thread: u32,
-    /// The dispatch that the thread had in hand; 0 = none.
+    /// The dispatch that the thread had in hand; 0 = none, [`SEVERAL`].
     pub(crate) ticket: u64,
     pub(crate) pc: u64,
     /// Addresses inside the instructions that were being executed, innermost first.

@@ -112,9 +112,9 @@ impl TaskSlot {
         self.ticket.store(ticket, Ordering::Release);
     }
 
-    /// Worker, in a signal handler: the dispatch that this thread started here and has not
-    /// finished, as start time and ticket.
-    pub(crate) fn in_hand_of(&self, thread: u64) -> Option<(u64, u64)> {
+    /// Worker, in a signal handler: the ticket of the dispatch that this thread started here and has
+    /// not finished.
+    pub(crate) fn in_hand_of(&self, thread: u64) -> Option<u64> {
         // Relaxed: what the very thread that asks has stored; any other is told apart by its id.
         if self.thread.load(Ordering::Relaxed) != thread {
             return None;
@@ -122,8 +122,7 @@ impl TaskSlot {
         let ticket = self.ticket.load(Ordering::Relaxed);
         // Tickets only grow, so that of a finished dispatch is not above the done word, also when
         // a later one was handed back through this slot.
-        (self.finished.done.load(Ordering::Relaxed) < ticket)
-            .then(|| (self.start.load(Ordering::Relaxed), ticket))
+        (self.finished.done.load(Ordering::Relaxed) < ticket).then_some(ticket)
     }
 
     /// Worker: a task with this slot is about to start and to finish.
@@ -524,7 +523,7 @@ mod tests {
         let finish = |ticket, kind| cell.finish(ticket, &Ending::new(kind), &[0; RESULT_WORDS]);
         assert_eq!(cell.in_hand_of(1), None);
         cell.start(5, 100, 1);
-        assert_eq!(cell.in_hand_of(1), Some((100, 5)));
+        assert_eq!(cell.in_hand_of(1), Some(5));
         assert_eq!(cell.in_hand_of(2), None);
         finish(5, Kind::Completed);
         assert_eq!(cell.in_hand_of(1), None);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::shm::crash::SEVERAL;
 use crate::sys::crash::{self, Dispositions, Fault, Recorder};
 use crate::sys::sigstack::SignalStack;
 use crate::worker::lane::Lane;
@@ -56,14 +57,18 @@ impl Recorder for Lane {
         !self.shared().is_childs_copy()
     }
 
-    /// The ticket of the task that the thread started last and has not finished.
+    /// The ticket of the task that the thread has started and not finished. A program that takes
+    /// several tasks with one thread may be busy with any of them.
     fn task_of(&self, thread: u32) -> u64 {
         let slots = &self.shared().up().slots;
-        slots
+        let mut tickets = slots
             .iter()
-            .filter_map(|slot| slot.in_hand_of(u64::from(thread)))
-            .max()
-            .map_or(0, |(_, ticket)| ticket)
+            .filter_map(|slot| slot.in_hand_of(u64::from(thread)));
+        match (tickets.next(), tickets.next()) {
+            (None, _) => 0,
+            (Some(ticket), None) => ticket,
+            (Some(_), Some(_)) => SEVERAL,
+        }
     }
 
     fn begin(&self, fault: &Fault, task: u64) {

@@ -18,6 +18,11 @@ static int work(void) {
   while (mf_worker_next(worker, &task, -1) == MF_OK) {
     size_t len;
     const void *payload = mf_task_payload(task, &len);
+    if (len == 3 && memcmp(payload, "two", 3) == 0) {
+      mf_task *other; /* one thread, two tasks in hand: which of them was it? */
+      IS(mf_worker_next(worker, &other, -1), MF_OK);
+      return parse_header(NULL);
+    }
     if (len != 0) {
       IS(mf_task_reply(task, payload, len), MF_OK);
       IS(mf_task_finish(task, 0), MF_OK);
