@@ -336,6 +336,48 @@ fn with_host_handler(signals: &[c_int], builder: Builder) -> Engine {
     builder.start().unwrap()
 }
 
+/// The fault handlers of some language runtimes put right what a program does on purpose.
+#[test]
+fn a_fault_that_the_host_puts_right_blames_nobody_later() {
+    let _watchdog = watchdog_alone(60);
+    extern "C" fn open_the_page(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        // SAFETY: the kernel passes a valid description of the signal.
+        let info = unsafe { &*info };
+        // SAFETY: which is that of a fault.
+        let page = unsafe { info.si_addr() };
+        // SAFETY: the page that the task below has mapped and closed.
+        unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_WRITE) };
+    }
+    let handler = |task: &mut Task<'_>| {
+        if task.payload() == b"mend" {
+            use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+            let (access, flags) = (ProtFlags::empty(), MapFlags::PRIVATE);
+            // SAFETY: a new mapping, at an address of the kernel's choice.
+            let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, access, flags) }?;
+            parse_header(page.cast());
+            return Ok(());
+        }
+        die(task)
+    };
+    // SAFETY: an all-zero `sigaction` is valid.
+    let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
+    let open: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = open_the_page;
+    ours.sa_sigaction = open as usize;
+    ours.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: a valid disposition; nothing of this process faults but on purpose.
+    unsafe { libc::sigaction(libc::SIGSEGV, &raw const ours, std::ptr::null_mut()) };
+    let engine = cpu_only(1, 1).handler(handler).start().unwrap();
+    for _ in 0..3 {
+        let id = engine.submit(b"mend").unwrap();
+        assert!(engine.wait(id, None).unwrap().is_completed());
+    }
+    let pid = worker(&engine, 0).pid;
+    let id = engine.submit(b"abort").unwrap();
+    let crash = engine.wait(id, None).unwrap();
+    let text = format!("worker 0 (pid {pid}) died of SIGABRT running task {id}, attempt 1");
+    assert_eq!((crash.code(), crash.text()), (libc::SIGABRT, text));
+}
+
 #[test]
 fn the_hosts_own_handlers_run_too_and_the_signal_is_the_same() {
     let _watchdog = watchdog_alone(60);

@@ -70,17 +70,18 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// On a worker that has ended; its tasks are not settled yet.
     pub(crate) fn of(core: &Core, lane: &Lane, exit: Exit) -> Self {
+        let unreported = Self {
+            exit,
+            facts: None,
+            convicted: None,
+            place: None,
+        };
         let Some(Findings {
             facts: Some(facts),
             trace,
         }) = &lane.inquest.findings
         else {
-            return Self {
-                exit,
-                facts: None,
-                convicted: None,
-                place: None,
-            };
+            return unreported;
         };
         let convicted = (0..CREDITS)
             .filter_map(|slot| lane.collector.outstanding_at(slot))
@@ -93,6 +94,11 @@ impl Verdict {
                 index,
                 id: core.table.get(index).id,
             });
+        if convicted.is_none() && !matches!(facts.ticket, 0 | SEVERAL) {
+            // Of a task that was not running: nonsense, or of a fault that a handler of the host's
+            // put right long ago.
+            return unreported;
+        }
         Self {
             exit: match exit {
                 Exit::Unknown => Exit::Signal(facts.signal),
@@ -143,9 +149,8 @@ impl Verdict {
             (Some(task), _) => format!(", beside task {}, which crashed{place}", task.id),
             (None, Some(facts)) => {
                 let thread = match facts.ticket {
-                    0 => "that took no task",
                     SEVERAL => "that had several tasks in hand",
-                    _ => return String::new(), // none of those that it ran: the report is wrong
+                    _ => "that took no task",
                 };
                 let comma = if place.is_empty() { "" } else { "," };
                 format!(", on a thread {thread}{comma}{place}")
