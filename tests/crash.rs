@@ -449,14 +449,14 @@ fn the_log_has_the_headline_and_the_whole_backtrace() {
 
 // ---- worker programs ----
 
-/// A worker program that dies of a null pointer, `threads` tasks at a time.
-fn with_program(threads: u32) -> Engine {
+/// A worker program that dies of a null pointer, compiled with this flag.
+fn with_program(flag: &str, threads: u32) -> Engine {
     // One for each test: they run side by side.
-    let name = format!("crash-worker-{threads}");
+    let name = format!("crash-worker{flag}-{threads}");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compiler = Command::new("gcc");
     compiler
-        .args(["-std=c11", "-g", "-O1", "-pthread", "-I"])
+        .args(["-std=c11", flag, "-O1", "-pthread", "-I"])
         .arg(library::root().join("include"))
         .arg(library::root().join("tests/c/crash.c"))
         .arg("-o")
@@ -473,7 +473,7 @@ fn with_program(threads: u32) -> Engine {
 #[test]
 fn a_worker_program_is_read_from_its_own_files() {
     let _watchdog = watchdog(60);
-    let engine = with_program(1);
+    let engine = with_program("-g", 1);
     let how = "died of SIGSEGV at 0x0";
     let place = ", in parse_header (crash.c:9)";
     crash_of(&engine, "", libc::SIGSEGV, how, place);
@@ -481,9 +481,20 @@ fn a_worker_program_is_read_from_its_own_files() {
 }
 
 #[test]
+fn without_debug_information_there_is_a_symbol_or_at_least_a_place() {
+    let _watchdog = watchdog(60);
+    let how = "died of SIGSEGV at 0x0";
+    let engine = with_program("-g0", 1);
+    crash_of(&engine, "", libc::SIGSEGV, how, ", in parse_header+0x");
+    let engine = with_program("-s", 1);
+    let place = ", in crash-worker-s-1+0x";
+    crash_of(&engine, "", libc::SIGSEGV, how, place);
+}
+
+#[test]
 fn a_thread_with_several_tasks_in_hand_convicts_none_of_them() {
     let _watchdog = watchdog(60);
-    let engine = with_program(2);
+    let engine = with_program("-g", 2);
     for _ in 0..2 {
         engine.submit(b"two").unwrap();
     }
