@@ -40,6 +40,12 @@ impl TaskId {
         Self((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
 
+    /// These two numbers.
+    pub(crate) fn to_halves(self) -> [u64; 2] {
+        let (halves, _) = self.0.as_chunks();
+        std::array::from_fn(|half| halves.get(half).map_or(0, |h| u64::from_be_bytes(*h)))
+    }
+
     /// The second of the two numbers.
     #[inline]
     #[expect(

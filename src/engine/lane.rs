@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::crash::Inquest;
 use crate::shm::doorbell;
 use crate::shm::layout::CREDITS;
 use crate::shm::ring::{self, Message};
@@ -98,6 +99,7 @@ pub(crate) struct Lane {
     pub(crate) doom: Option<Doom>,
     /// When the grace of a doomed worker ends.
     pub(crate) kill_at: Option<Instant>,
+    pub(crate) inquest: Inquest,
     pub(crate) started_at: Instant,
     pub(crate) collector: Collector,
     producer: ring::Producer,
@@ -184,6 +186,7 @@ impl Lane {
             killed: false,
             doom: None,
             kill_at: None,
+            inquest: Inquest::default(),
             started_at: now,
             collector: Collector::new(),
             producer: ring::Producer::default(),

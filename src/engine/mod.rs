@@ -3,12 +3,15 @@
 pub(crate) mod central;
 pub(crate) mod completion;
 pub(crate) mod core;
+pub(crate) mod crash;
 pub(crate) mod lane;
 pub(crate) mod loan;
+pub(crate) mod modules;
 pub(crate) mod payload;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
+pub(crate) mod symbols;
 pub(crate) mod task_table;
 
 use std::os::fd::{AsFd, BorrowedFd};

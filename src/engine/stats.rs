@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::engine::core::{Core, Phase};
+use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState};
 use crate::shm::control::{ControlSegment, RowWriter};
 use crate::shm::layout::CREDITS;
-use crate::shm::load_table::{Counter, CrashRecord, DecisionRecord, Load, Row};
+use crate::shm::load_table::{Counter, CrashRecord, DecisionRecord, Load, Row, Text};
 use crate::sys::clock::unix_ms;
 use crate::sys::process::Exit;
 use crate::task::{Class, Outcome};
@@ -347,13 +348,14 @@ pub(crate) fn log_resize(core: &Core, control: &ControlSegment, class: Class, be
 }
 
 /// The control segment's record of a worker's death; taken before its tasks are settled.
-pub(crate) fn crash_record(lane: &Lane, exit: Exit) -> CrashRecord {
+pub(crate) fn crash_record(lane: &Lane, verdict: &Verdict) -> CrashRecord {
     let row = WorkerRow::of(lane);
-    let (kind, signal, exit_code) = match exit {
+    let (kind, signal, exit_code) = match verdict.exit {
         Exit::Signal(signal) => (1, signal.unsigned_abs(), 0),
         Exit::Code(code) => (2, 0, code.cast_unsigned()),
         Exit::Unknown => (0, 0, 0),
     };
+    let [task_high, task_low] = verdict.convicted.map_or([0; 2], |task| task.id.to_halves());
     CrashRecord {
         at_ms: unix_ms().cast_signed(),
         worker: row.slot,
@@ -363,9 +365,13 @@ pub(crate) fn crash_record(lane: &Lane, exit: Exit) -> CrashRecord {
         kind,
         signal,
         exit_code,
+        fault_address: verdict.fault_address().unwrap_or_default(),
         started: row.running,
         returned: row.queued,
         uptime_ms: u64::try_from(lane.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ..CrashRecord::default()
+        task_high,
+        task_low,
+        convicted: u32::from(verdict.convicted.is_some()),
+        text: Text::new(verdict.place.as_deref().unwrap_or_default()),
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod health;
+mod inquest;
 mod messages;
 mod spawning;
 mod zygote;
@@ -12,15 +13,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
+use crate::engine::crash::Verdict;
 use crate::engine::lane::{Doom, Lane, LaneState};
+use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
 use crate::engine::stats;
+use crate::engine::symbols::Symbols;
 use crate::error::{Error, Result};
 use crate::shm::control::RowWriter;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::task::Class;
-use crate::worker::zygote::ZygoteLink;
+use crate::worker::zygote::{Role, ZygoteLink};
 
 /// How often the supervisor looks around while tasks are in flight.
 const TICK: Duration = Duration::from_millis(10);
@@ -116,6 +120,9 @@ pub(crate) struct Supervisor {
     slots: Vec<SlotState>,
     bad_starts: [BadStarts; 2],
     incarnations: u64,
+    symbols: Symbols,
+    /// Where the code of handler workers comes from.
+    modules: Arc<Modules>,
     /// Counts as a sleeper: nobody else drains.
     draining: bool,
     pace: Pace,
@@ -174,6 +181,11 @@ impl Supervisor {
                 not_before: None,
             })
             .collect();
+        // Early, so that it is what the zygote has.
+        let modules = match shared.config.role {
+            Some(Role::Handler(_)) => Modules::of_this_process(),
+            _ => Modules::default(),
+        };
         let supervisor = Self {
             shared,
             zygote,
@@ -181,6 +193,8 @@ impl Supervisor {
             slots,
             bad_starts: Default::default(),
             incarnations: 0,
+            symbols: Symbols::default(),
+            modules: Arc::new(modules),
             draining: false,
             pace: Pace::new(),
             idle_ticks: 0,
@@ -284,7 +298,9 @@ impl Supervisor {
                     continue;
                 }
             };
-            self.remove(core, worker, exit);
+            if self.inquire(core, worker, exit) {
+                self.remove(core, worker, exit);
+            }
         }
     }
 
@@ -294,16 +310,17 @@ impl Supervisor {
         let Some(lane) = &core.lanes[worker] else {
             return;
         };
+        let verdict = Verdict::of(core, lane, exit);
         let wanted = core.phase >= Phase::Cancelling
             || match lane.doom {
                 None => lane.state == LaneState::Leaving,
                 Some(doom) => doom.is_for_a_task(),
             };
         if !wanted {
-            self.note_death(core, worker, exit);
+            self.note_death(core, worker, &verdict);
         }
         self.detach(core, worker);
-        core.bury(worker, exit);
+        core.bury(worker, &verdict);
         core.kept += 1; // whoever waits for the stop looks again
     }
 
@@ -323,16 +340,20 @@ impl Supervisor {
     }
 
     /// Keeps account of a worker that nobody sent away.
-    fn note_death(&mut self, core: &mut Core, worker: usize, exit: Exit) {
+    fn note_death(&mut self, core: &mut Core, worker: usize, verdict: &Verdict) {
         let Some(lane) = &mut core.lanes[worker] else {
             return;
         };
         let (pid, incarnation, class) = (lane.pid(), lane.incarnation, lane.class);
         let healthy = works(lane) && !matches!(lane.doom, Some(Doom::Silent(_)));
-        log::warn!("worker {worker} (pid {pid}) ended: {exit:?}");
+        let exit = verdict.exit;
+        match verdict.headline(lane.worker, pid) {
+            Some(line) => log::error!("{line}"),
+            None => log::warn!("worker {worker} (pid {pid}) ended: {exit}"),
+        }
         self.shared
             .control
-            .log_crash(&stats::crash_record(lane, exit));
+            .log_crash(&stats::crash_record(lane, verdict));
         let (trouble, doom) = (lane.trouble.take(), lane.doom);
         let slot = &mut self.slots[worker];
         if healthy {
@@ -348,7 +369,8 @@ impl Supervisor {
                 (Some(trouble), _) => trouble,
                 (None, Some(doom)) => format!("worker {worker} (pid {pid}) {doom}"),
                 (None, None) => format!(
-                    "worker {worker} (pid {pid}) ended at its start: {exit}{}",
+                    "worker {worker} (pid {pid}) {} at its start{}",
+                    verdict.how(),
                     self.shared.config.sandbox.hint()
                 ),
             };

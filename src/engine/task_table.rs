@@ -32,7 +32,7 @@ pub(crate) enum Place {
 
 /// What a running task has against it, if its worker is killed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Charge {
     None,
     /// It ran beyond its deadline.
     Late,
@@ -76,7 +76,7 @@ pub(crate) struct Entry {
     pub(crate) cancelled: bool,
     /// It ran when a worker died for a reason that may have been its own: no other runs beside it.
     pub(crate) alone: bool,
-    pub(crate) verdict: Verdict,
+    pub(crate) charge: Charge,
     /// Starts that have ended, all without an end of the task.
     pub(crate) attempt: u16,
     pub(crate) limits: Limits,
@@ -230,7 +230,7 @@ impl TaskTable {
         entry.awaited = false;
         entry.cancelled = false;
         entry.alone = false;
-        entry.verdict = Verdict::None;
+        entry.charge = Charge::None;
         entry.attempt = 0;
         entry.limits = limits;
         entry.ticket = 0;
@@ -254,7 +254,7 @@ impl TaskTable {
             awaited: false,
             cancelled: false,
             alone: false,
-            verdict: Verdict::None,
+            charge: Charge::None,
             attempt: 0,
             limits: Limits {
                 max_attempts: 1,

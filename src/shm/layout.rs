@@ -5,13 +5,14 @@
 //! | `inputs` | 0 | [`Inputs`]: host sleep epoch `H` | host |
 //! | | 4 096 | arena of task payloads | host |
 //! | `down[k]` | 0 | [`Down`]: lane constants, tail `T`, cancel tickets, descriptors, task information, released blocks | host |
-//! | `up[k]` | 0 | [`Up`]: consumed index, sleep epoch `Z`, done bitmap, task slots | worker k |
+//! | `up[k]` | 0 | [`Up`]: consumed index, sleep epoch `Z`, done bitmap, task slots, crash report | worker k |
 //! | | [`RESULTS_OFFSET`] | arena of task results | worker k |
 //!
 //! Only offsets, sequence numbers and atomics with one writing process lie here; each hot word has
 //! its own pair of cache lines (adjacent lines are prefetched together). A change of any size or
 //! offset is a new [`LAYOUT_VERSION`]; the test at the end pins them.
 
+use crate::shm::crash::CrashReport;
 use crate::shm::doorbell::{SleepEpoch, Tail};
 use crate::shm::hostbell::HostEpoch;
 use crate::shm::ring::{Head, Ring};
@@ -19,7 +20,7 @@ use crate::shm::slot::{DoneBitmap, TaskSlot};
 use crate::sys::sync::{AtomicU32, AtomicU64};
 
 /// Goes up with every change of the structures below.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// First word of every `down` segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"miniflow");
 
@@ -46,6 +47,8 @@ pub(crate) const INLINE_PAYLOAD: usize = PAYLOAD_WORDS * 8;
 pub(crate) const INLINE_RESULT: usize = RESULT_WORDS * 8;
 /// Words of the done bitmap.
 pub(crate) const BITMAP_WORDS: usize = CREDITS.div_ceil(64);
+/// Frames of the backtrace in a crash report.
+pub(crate) const FRAMES: usize = 32;
 /// Result blocks of one lane that may be held by the host at a time.
 pub(crate) const RELEASES: usize = 1024;
 
@@ -122,6 +125,8 @@ pub(crate) struct Up {
     pub(crate) sleep_epoch: SleepEpoch,
     pub(crate) bitmap: DoneBitmap,
     pub(crate) slots: [TaskSlot; CREDITS],
+    /// Last, so that it moved nothing when it came.
+    pub(crate) crash: CrashReport,
 }
 
 #[cfg(not(loom))]
@@ -143,8 +148,8 @@ mod tests {
     use std::mem::offset_of;
 
     #[test]
-    fn the_layout_is_that_of_version_1() {
-        assert_eq!(LAYOUT_VERSION, 1);
+    fn the_layout_is_that_of_version_2() {
+        assert_eq!(LAYOUT_VERSION, 2);
         assert_eq!(size_of::<Inputs>(), 128);
         assert_eq!(offset_of!(Inputs, host_epoch), 0);
 
@@ -183,7 +188,9 @@ mod tests {
         assert_eq!(offset_of!(Up, sleep_epoch), 128);
         assert_eq!(offset_of!(Up, bitmap), 256);
         assert_eq!(offset_of!(Up, slots), 320);
-        assert_eq!(size_of::<Up>(), 131_456);
+        assert_eq!(offset_of!(Up, crash), 131_392);
+        assert_eq!(size_of::<CrashReport>(), 320);
+        assert_eq!(size_of::<Up>(), 131_712);
         assert_eq!(RESULTS_OFFSET, 135_168);
     }
 }

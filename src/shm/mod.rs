@@ -8,6 +8,7 @@ pub(crate) mod arena;
 pub(crate) mod commit;
 #[cfg(not(loom))]
 pub(crate) mod control;
+pub(crate) mod crash;
 pub(crate) mod doorbell;
 pub(crate) mod hostbell;
 pub(crate) mod layout;

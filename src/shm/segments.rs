@@ -294,6 +294,11 @@ impl WorkerLane {
         })
     }
 
+    /// Whether this is a forked child's copy, without mappings.
+    pub(crate) fn is_childs_copy(&self) -> bool {
+        self.up.is_childs_copy()
+    }
+
     #[inline]
     pub(crate) fn inputs(&self) -> &Inputs {
         self.inputs.layout()

@@ -30,6 +30,8 @@ pub(crate) struct TaskSlot {
     start: AtomicU64,
     progress_done: AtomicU64,
     progress_total: AtomicU64,
+    /// The kernel's id of the thread that started the task: for the crash report.
+    thread: AtomicU64,
     finished: Finished,
 }
 
@@ -99,12 +101,13 @@ impl Ending {
 const IN_ARENA: u64 = 1 << 8;
 
 impl TaskSlot {
-    /// Worker: this dispatch is now started.
+    /// Worker: this dispatch is now started, by the thread with this id.
     #[inline]
-    pub(crate) fn start(&self, ticket: u64, now: u64) {
+    pub(crate) fn start(&self, ticket: u64, now: u64, thread: u64) {
         kill_point!("start.before-time");
         // Relaxed: published by the store of `ticket`.
         self.start.store(now, Ordering::Relaxed);
+        self.thread.store(thread, Ordering::Relaxed);
         kill_point!("start.before-progress");
         self.progress_done.store(0, Ordering::Relaxed);
         kill_point!("start.mid-progress");
@@ -113,6 +116,19 @@ impl TaskSlot {
         // Release: pairs with the acquire load in `started`.
         self.ticket.store(ticket, Ordering::Release);
         kill_point!("start.after-ticket");
+    }
+
+    /// Worker, in a signal handler: the ticket of the dispatch that this thread started here and has
+    /// not finished.
+    pub(crate) fn in_hand_of(&self, thread: u64) -> Option<u64> {
+        // Relaxed: what the very thread that asks has stored; any other is told apart by its id.
+        if self.thread.load(Ordering::Relaxed) != thread {
+            return None;
+        }
+        let ticket = self.ticket.load(Ordering::Relaxed);
+        // Tickets only grow, so that of a finished dispatch is not above the done word, also when
+        // a later one was handed back through this slot.
+        (self.finished.done.load(Ordering::Relaxed) < ticket).then_some(ticket)
     }
 
     /// Worker: a task with this slot is about to start and to finish.
@@ -452,6 +468,7 @@ impl TaskSlot {
             start: zero(),
             progress_done: zero(),
             progress_total: zero(),
+            thread: zero(),
             finished: Finished {
                 done: zero(),
                 kind_and_len: zero(),
@@ -514,6 +531,23 @@ mod tests {
         let mut pending = Pending::default();
         pending.add(slot);
         pending.flush(&up.bitmap);
+    }
+
+    #[test]
+    fn a_thread_has_in_hand_what_it_started_and_did_not_finish() {
+        let size = size_of::<Up>() as u64;
+        let fd = memfd::create("test", size).unwrap();
+        let segment = Segment::<Up>::map(fd, size, Access::Write).unwrap();
+        let cell = &segment.layout().slots[0];
+        let finish = |ticket, kind| cell.finish(ticket, &Ending::new(kind), &[0; RESULT_WORDS]);
+        assert_eq!(cell.in_hand_of(1), None);
+        cell.start(5, 100, 1);
+        assert_eq!(cell.in_hand_of(1), Some(5));
+        assert_eq!(cell.in_hand_of(2), None);
+        finish(5, Kind::Completed);
+        assert_eq!(cell.in_hand_of(1), None);
+        finish(6, Kind::Returned);
+        assert_eq!(cell.in_hand_of(1), None, "the slot's next use was recalled");
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(crate) mod sync;
 #[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
+pub(crate) mod crash;
+#[cfg(not(loom))]
 pub(crate) mod event;
 #[cfg(not(loom))]
 pub(crate) mod fork;
@@ -22,8 +24,12 @@ pub(crate) mod sandbox;
 #[cfg(not(loom))]
 pub(crate) mod selftest;
 #[cfg(not(loom))]
+pub(crate) mod sigstack;
+#[cfg(not(loom))]
 pub(crate) mod socket;
 #[cfg(not(loom))]
 pub(crate) mod spin;
 #[cfg(not(loom))]
 pub(crate) mod term;
+#[cfg(not(loom))]
+pub(crate) mod unwind;

@@ -72,6 +72,18 @@ pub(crate) struct Hand {
     pending: Pending,
     /// When the last task ended, if the thread has not waited since; else 0.
     now: u64,
+    /// The thread that starts tasks with this; 0 if none does.
+    thread: u32,
+}
+
+impl Hand {
+    /// The hand of the thread with this id, which is going to start tasks.
+    pub(crate) fn of_thread(thread: u32) -> Self {
+        Self {
+            thread,
+            ..Self::default()
+        }
+    }
 }
 
 /// Why [`Lane::next`] has no task.
@@ -188,7 +200,7 @@ impl Lane {
             hand.now = self.clock.now();
         }
         let start = hand.now;
-        self.up().slots[slot].start(message.ticket, start);
+        self.up().slots[slot].start(message.ticket, start, u64::from(hand.thread));
         // Relaxed: advice, as every cancellation is.
         if self.down().cancel[slot].load(Ordering::Relaxed) == message.ticket {
             let started = Started { message, start };

@@ -1,6 +1,7 @@
 //! The worker side: the zygote that forks workers, the runtime that takes tasks off a lane, and
 //! what a handler or a worker program sees of a task.
 
+pub(crate) mod crash;
 pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod pool;

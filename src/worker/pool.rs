@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::sys::kill_point::kill_point;
+use crate::worker::crash;
 use crate::worker::lane::{Hand, Lane};
 use crate::worker::task::{CODE_PANIC, Failure, Handler, Task, TaskResult};
 
@@ -40,7 +41,7 @@ pub(crate) fn run(lane: &Lane, handler: &dyn Handler, others: Vec<JoinHandle<()>
 }
 
 fn work(lane: &Lane, handler: &dyn Handler) {
-    let mut hand = Hand::default();
+    let mut hand = Hand::of_thread(crash::enter_thread());
     while let Ok(started) = lane.next(&mut hand, None) {
         let mut task = Task::new(lane, started);
         kill_point!("handler.before");

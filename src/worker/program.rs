@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Full, Result};
+use crate::worker::crash;
 use crate::worker::lane::{Hand, Lane, NoTask};
 use crate::worker::link::FromWorker;
 use crate::worker::task::{Task, TaskResult};
@@ -36,6 +37,7 @@ impl Worker {
     pub fn join() -> Result<Self> {
         let (inherited, host) = zygote::adopt_lane()?;
         let lane = Arc::new(Lane::open(inherited)?);
+        crash::install(&lane, None);
         watcher::spawn(Arc::clone(&lane), host)?;
         lane.hello()?;
         Ok(Self {
@@ -56,7 +58,10 @@ impl Worker {
             return Err(Error::WouldBlock(Full::Concurrency));
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        match self.lane.next(&mut Hand::default(), deadline) {
+        match self
+            .lane
+            .next(&mut Hand::of_thread(crash::this_thread()), deadline)
+        {
             Ok(started) => Ok(Assigned {
                 worker: self,
                 task: Some(Task::new(&self.lane, started)),

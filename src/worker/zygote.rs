@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::segments::LaneFds;
+use crate::sys::crash::Dispositions;
 use crate::sys::fork::{self, Fork};
 use crate::sys::kill_point::kill_point;
 use crate::sys::memfd;
@@ -25,7 +26,7 @@ use crate::sys::sandbox;
 use crate::sys::socket::Socket;
 use crate::worker::lane::{Inherited, Lane};
 use crate::worker::link::{FromWorker, FromZygote, Incoming, ToZygote};
-use crate::worker::{Handler, pool, watcher};
+use crate::worker::{Handler, crash, pool, watcher};
 
 /// The environment variable that tells a worker program its descriptors: inputs, down, up, event,
 /// control, host pidfd; then the host's pid and the program's own, so that a process which merely
@@ -114,6 +115,8 @@ struct Zygote<'a> {
     role: &'a Role,
     host: Process,
     socket: Socket,
+    /// The host's own fault handlers: nothing for the zygote, but a worker's faults go to them too.
+    handlers: Dispositions,
     children: Vec<Child>,
     /// Descriptors of the host's that the workers may use.
     inherit: &'a [i32],
@@ -152,6 +155,7 @@ impl<'a> Zygote<'a> {
         fork::set_name(c"mf-zygote");
         // Its own group: Ctrl-C at a terminal reaches the host alone.
         let _ = rustix::process::setpgid(None, None);
+        let handlers = Dispositions::current().handlers_only();
         fork::reset_signals();
         // The host's death orphans this process group, and if a worker in it is stopped just then
         // the kernel hangs up on all of it: the zygote has work left to do.
@@ -166,6 +170,7 @@ impl<'a> Zygote<'a> {
             role,
             host,
             socket,
+            handlers,
             children: Vec::new(),
             inherit,
             sandbox,
@@ -313,6 +318,7 @@ impl<'a> Zygote<'a> {
         let host = Process::from_parts(self.host.pid(), host);
         let lane = Arc::new(Lane::open(inherited)?);
         kill_point!("open.after-up");
+        crash::install(&lane, Some(self.handlers));
         watcher::spawn(Arc::clone(&lane), host)?;
         fork::outlive_parent();
         kill_point!("open.watching");

@@ -4,16 +4,18 @@
 
 use super::{Core, NO_WORKER, Phase};
 use crate::engine::completion::{Completion, Data};
+use crate::engine::crash::Verdict;
 use crate::engine::lane::{Doom, Lane};
-use crate::engine::task_table::{Payload, Place, Verdict};
+use crate::engine::task_table::{Charge, Payload, Place};
 use crate::shm::layout::CREDITS;
-use crate::sys::process::{Exit, signal_name};
+use crate::sys::process::Exit;
 use crate::sys::sync::Ordering;
 use crate::task::Outcome;
 
 /// The end of a worker process, as far as its tasks are concerned.
 #[derive(Debug)]
-struct Death {
+struct Death<'a> {
+    verdict: &'a Verdict,
     worker: u32,
     code: i32,
     by_signal: bool,
@@ -46,18 +48,19 @@ struct End {
     text: String,
 }
 
-impl Death {
-    fn of(lane: &Lane, exit: Exit, running: usize) -> Self {
-        let (code, by_signal, how) = match exit {
-            Exit::Signal(signal) => (signal, true, format!("died of {}", signal_name(signal))),
-            Exit::Code(code) => (code, false, format!("exited with code {code}")),
-            Exit::Unknown => (0, true, "died of an unknown signal".to_owned()),
+impl<'a> Death<'a> {
+    fn of(lane: &Lane, verdict: &'a Verdict, running: usize) -> Self {
+        let (code, by_signal) = match verdict.exit {
+            Exit::Signal(signal) => (signal, true),
+            Exit::Code(code) => (code, false),
+            Exit::Unknown => (0, true),
         };
         let how = match lane.doom {
-            Some(doom) => format!("{doom} ({how})"),
-            None => how,
+            Some(doom) => format!("{doom} ({})", verdict.how()),
+            None => verdict.how(),
         };
         Self {
+            verdict,
             worker: lane.worker,
             code,
             by_signal,
@@ -73,7 +76,7 @@ impl Core {
     /// can follow): finished tasks complete, started ones are started again or end (timed out or
     /// cancelled if that is why the worker died, else crashed), the rest goes back to the front of
     /// the central queue.
-    pub(crate) fn bury(&mut self, worker: usize, exit: Exit) {
+    pub(crate) fn bury(&mut self, worker: usize, verdict: &Verdict) {
         self.withdraw(worker); // first: draining hands out what waits
         self.drain_thoroughly(&mut ());
         let Some(mut lane) = self.lanes[worker].take() else {
@@ -91,7 +94,7 @@ impl Core {
                 start => started.push(Victim { index, start }),
             }
         }
-        let death = Death::of(&lane, exit, started.len());
+        let death = Death::of(&lane, verdict, started.len());
         for victim in started {
             self.settle_started(victim, &death);
         }
@@ -106,16 +109,16 @@ impl Core {
     }
 
     /// Ends a task whose worker died under it, or has it started again.
-    fn settle_started(&mut self, Victim { index, start }: Victim, death: &Death) {
+    fn settle_started(&mut self, Victim { index, start }: Victim, death: &Death<'_>) {
         let stopping = self.phase >= Phase::Cancelling;
         let entry = self.table.get_mut(index);
         entry.attempt += 1;
         let left = entry.attempt < entry.limits.max_attempts && !stopping;
-        let (outcome, again) = match entry.verdict {
+        let (outcome, again) = match entry.charge {
             _ if stopping => (Outcome::Cancelled, false),
-            Verdict::Cancelled => (Outcome::Cancelled, false),
-            Verdict::Late => (Outcome::TimedOut, left && entry.limits.retry_timed_out),
-            Verdict::None => (Outcome::Crashed, left),
+            Charge::Cancelled => (Outcome::Cancelled, false),
+            Charge::Late => (Outcome::TimedOut, left && entry.limits.retry_timed_out),
+            Charge::None => (Outcome::Crashed, left),
         };
         if again {
             if entry.cancelled {
@@ -129,8 +132,11 @@ impl Core {
         let text = match (outcome, stopping) {
             (_, true) => "the engine was stopped".to_owned(),
             _ => format!(
-                "{} running task {}, attempt {}",
-                death.text, entry.id, entry.attempt
+                "{} running task {}, attempt {}{}",
+                death.text,
+                entry.id,
+                entry.attempt,
+                death.verdict.involvement(index)
             ),
         };
         let crashed = outcome == Outcome::Crashed;
@@ -140,7 +146,9 @@ impl Core {
             worker: death.worker,
             code: if crashed { death.code } else { 0 },
             by_signal: crashed && death.by_signal,
-            collateral: crashed && (death.for_a_task || death.running > 1),
+            collateral: crashed
+                && (death.for_a_task || death.running > 1)
+                && !death.verdict.convicts(index),
             start,
             text,
         };
@@ -152,7 +160,7 @@ impl Core {
         let entry = self.table.get_mut(index);
         entry.ticket = 0;
         entry.place = Place::Central;
-        entry.verdict = Verdict::None;
+        entry.charge = Charge::None;
         if entry.cancelled || self.phase >= Phase::Cancelling {
             return self.end(index, Outcome::Cancelled, 0, String::new());
         }

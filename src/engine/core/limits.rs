@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use crate::config::Config;
 use crate::engine::lane::{Doom, LaneState};
-use crate::engine::task_table::{Limits, Place, Verdict};
+use crate::engine::task_table::{Charge, Limits, Place};
 use crate::error::{Error, Result};
 use crate::shm::layout::CREDITS;
 use crate::sys::clock::Clock;
@@ -82,11 +82,11 @@ impl Core {
         for (slot, ticket) in (0..CREDITS).filter_map(|s| lane.collector.outstanding_at(s)) {
             let index = lane.tasks[usize::from(slot)];
             let entry = self.table.get(index);
-            let limit = match entry.verdict {
-                Verdict::Cancelled => 0,
-                Verdict::Late => continue, // noted before
-                Verdict::None if entry.limits.deadline == 0 => continue,
-                Verdict::None => entry.limits.deadline,
+            let limit = match entry.charge {
+                Charge::Cancelled => 0,
+                Charge::Late => continue, // noted before
+                Charge::None if entry.limits.deadline == 0 => continue,
+                Charge::None => entry.limits.deadline,
             };
             watched = true;
             let cell = &lane.shared.up().slots[usize::from(slot)];
@@ -122,8 +122,8 @@ impl Core {
     pub(crate) fn end_overrun(&mut self, worker: usize, tasks: &[u32], grace: Duration) {
         for &index in tasks {
             let entry = self.table.get_mut(index);
-            if entry.verdict == Verdict::None {
-                entry.verdict = Verdict::Late;
+            if entry.charge == Charge::None {
+                entry.charge = Charge::Late;
             }
             if let Place::Lane { worker, slot } = entry.place
                 && let Some(lane) = &self.lanes[worker as usize]
@@ -135,9 +135,9 @@ impl Core {
         }
         if let Some(&first) = tasks.first() {
             let entry = self.table.get(first);
-            let doom = match entry.verdict {
-                Verdict::Cancelled => Doom::Cancelled(entry.id),
-                Verdict::Late | Verdict::None => Doom::Late(entry.id),
+            let doom = match entry.charge {
+                Charge::Cancelled => Doom::Cancelled(entry.id),
+                Charge::Late | Charge::None => Doom::Late(entry.id),
             };
             self.condemn(worker, doom, grace);
         }
@@ -147,8 +147,8 @@ impl Core {
     pub(crate) fn cancel_by_force(&mut self, index: u32) {
         let entry = self.table.get_mut(index);
         if let Place::Lane { worker, .. } = entry.place {
-            if entry.verdict == Verdict::None {
-                entry.verdict = Verdict::Cancelled;
+            if entry.charge == Charge::None {
+                entry.charge = Charge::Cancelled;
             }
             if let Some(lane) = &mut self.lanes[worker as usize] {
                 lane.watched = true;

@@ -1,14 +1,17 @@
 //! What the zygote and the workers say to the supervisor.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{FIRST_RESULTS, MESSAGES, Source, Supervisor, find};
 use crate::engine::core::Core;
 use crate::engine::lane::LaneState;
+use crate::engine::modules::Modules;
 use crate::error::Error;
 use crate::sys::process::{Exit, Process};
 use crate::worker::link::{FromWorker, FromZygote, Incoming, ToWorker};
+use crate::worker::zygote::Role;
 
 impl Supervisor {
     pub(super) fn hear_zygote(&mut self, core: &mut Core) {
@@ -172,6 +175,10 @@ impl Supervisor {
         {
             log::error!("worker {} is not accepted: {e}", lane.worker);
             return lane.kill();
+        }
+        if let (Some(Role::Program(_)), Some(process)) = (&self.shared.config.role, &lane.process) {
+            // For the names in its crash report. Now: there is nothing to read when it is dead.
+            lane.inquest.modules = Some(Arc::new(Modules::of_process(process)));
         }
         lane.set_state(LaneState::Ready);
         let (worker, class) = (lane.worker, lane.class);

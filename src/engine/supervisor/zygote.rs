@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{BACKOFF, HEALTHY, Source, Supervisor};
 use crate::config::Config;
 use crate::engine::core::{Core, Phase};
+use crate::engine::crash::Verdict;
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
 use crate::sys::event::EpollSet;
@@ -116,7 +117,7 @@ impl Supervisor {
             if lane.process.is_none() {
                 // Asked for, and will not come.
                 self.detach(core, worker);
-                core.bury(worker, Exit::Unknown);
+                core.bury(worker, &Verdict::unreported(Exit::Unknown));
             }
         }
         core.pump_all(); // what waits for a worker that cannot come ends

@@ -210,7 +210,7 @@ fn a_credit_that_is_free_before_its_flip_was_seen_breaks_the_next_dispatch() {
 /// The host asks about a dispatch that is out while a thread starts it.
 fn run_started(start: fn(&TaskSlot, u64, u64)) {
     let cell = Arc::new(TaskSlot::new());
-    cell.start(1, 10);
+    cell.start(1, 10, 1);
     let worker = {
         let cell = Arc::clone(&cell);
         thread::spawn(move || start(&cell, 2, 20))
@@ -225,12 +225,12 @@ fn run_started(start: fn(&TaskSlot, u64, u64)) {
 
 #[test]
 fn a_started_dispatch_has_its_own_start() {
-    explore(|| run_started(TaskSlot::start));
+    explore(|| run_started(|cell, ticket, now| cell.start(ticket, now, 1)));
 }
 
 #[test]
 fn without_the_release_of_the_ticket_it_has_that_of_another() {
     must_fail("start of the dispatch", || {
-        run_started(|cell, ticket, now| without_release(|| cell.start(ticket, now)));
+        run_started(|cell, ticket, now| without_release(|| cell.start(ticket, now, 1)));
     });
 }
