@@ -264,7 +264,9 @@ pub(super) fn meddle(run: &Run<'_>, tasks: &Receiver<(u64, Meddling)>, mut rando
 fn resize(run: &Run<'_>, random: &mut Random) {
     let (class, most) = MAX_WORKERS[random.index(MAX_WORKERS.len())];
     let workers = u32::try_from(random.between(1, u64::from(most))).unwrap_or(1);
-    if let Err(error) = run.engine.resize(class, workers) {
+    if let Err(error) = run.engine.resize(class, workers)
+        && !(run.is_over() && matches!(error, Error::Closed))
+    {
         run.ledger.complain(format!("resize: {error}"));
     }
     if random.chance(100) && !run.engine.status_json().starts_with('{') {

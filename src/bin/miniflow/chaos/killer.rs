@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::ledger::Ledger;
 use super::random::Random;
-use super::starts::now_ns;
+use super::starts::{StartLog, now_ns};
 
 /// How long a process may take to end after a deadly signal, or after it was stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,6 +68,7 @@ pub(super) struct Killer<'a> {
     engine: &'a Engine,
     ledger: &'a Ledger,
     deaths: &'a Deaths,
+    log: StartLog,
     random: Random,
     victims: Vec<Victim>,
     kills: Vec<Kill>,
@@ -78,12 +79,14 @@ impl<'a> Killer<'a> {
         engine: &'a Engine,
         ledger: &'a Ledger,
         deaths: &'a Deaths,
+        log: StartLog,
         random: Random,
     ) -> Self {
         Self {
             engine,
             ledger,
             deaths,
+            log,
             random,
             victims: Vec::new(),
             kills: Vec::new(),
@@ -107,10 +110,13 @@ impl<'a> Killer<'a> {
     }
 
     fn count_the_dead(&mut self) {
-        let (ledger, deaths) = (self.ledger, self.deaths);
+        let (ledger, deaths, log) = (self.ledger, self.deaths, self.log);
         self.victims.retain(|victim| {
             if has_ended(&victim.process) {
-                deaths.0[victim.manner as usize].fetch_add(1, SeqCst);
+                // Else it is counted already.
+                if !log.killed_itself(victim.pid) {
+                    deaths.0[victim.manner as usize].fetch_add(1, SeqCst);
+                }
                 return false;
             }
             if victim.manner == Manner::Stop && victim.since.elapsed() > Duration::from_millis(50) {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use miniflow::{Completion, Outcome, TaskId};
+use miniflow::{Completion, Outcome, Stats, TaskId};
 
 use super::plan::Plan;
 use super::rules::{self, End, Known, Wrong};
@@ -182,7 +182,7 @@ impl Ledger {
         self.settled.fetch_add(1, SeqCst);
     }
 
-    /// Whether this is the completion to be falsified: the first after some hundred that fits.
+    /// Whether this is the completion to be falsified: the first after some fifty that fits.
     fn sabotage(&self, number: u64, end: &End) -> Option<Sabotage> {
         let mut state = self.lock();
         let sabotage = state.sabotage?;
@@ -190,7 +190,7 @@ impl Ledger {
         let fits = end.outcome == Outcome::Completed
             && !end.bytes.is_empty()
             && plan.max_attempts == 1
-            && state.counts.completions >= 200;
+            && state.counts.completions >= 50;
         if !fits {
             return None;
         }
@@ -257,6 +257,35 @@ impl Ledger {
     }
 
     // ---- the end ----
+
+    /// What the engine has counted, and what it still holds, beside what was seen; after the stop.
+    pub(super) fn compare(&self, stats: &Stats, kills: u64) {
+        let mut state = self.lock();
+        let (counts, open) = (state.counts, state.open.len());
+        let held = stats.queued + stats.on_workers + stats.unpolled + stats.payload_bytes;
+        let ended = [
+            stats.completed,
+            stats.failed,
+            stats.crashed,
+            stats.timed_out,
+            stats.cancelled,
+        ];
+        // What is lost or came twice is told as such.
+        let comparable = open == 0 && counts.wrong[Wrong::Duplicated as usize] == 0;
+        let wrong = stats.submitted != counts.accepted
+            || held != 0
+            || comparable && ended != counts.outcomes;
+        if wrong {
+            let text = format!("the engine counts otherwise: {stats:?}, not {counts:?}");
+            note(&mut state, Wrong::Unexplained, text);
+        }
+        // The moment between the engine's mark and the handler's first line is short.
+        if counts.crashed_unseen > 20 + kills / 10 {
+            let unseen = counts.crashed_unseen;
+            let text = format!("{unseen} tasks crashed whose handler never began");
+            note(&mut state, Wrong::Unexplained, text);
+        }
+    }
 
     /// Nothing can come any more: what is open is lost, and no settled task was started since.
     pub(super) fn close(&self) -> (Counts, Vec<Violation>) {

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let mut findings = unleash(args, seed)?;
     findings.respawn = respawn;
     findings.leftovers = before.left();
-    Ok(Verdict::of(&Report::new(findings), args.json))
+    Ok(Verdict::of(&Report::new(&findings), args.json))
 }
 
 fn random_seed() -> Result<u64> {
@@ -176,13 +176,12 @@ fn unleash(args: &Args, seed: u64) -> Result<Findings> {
         ledger.complain(format!("{strays} tasks came to a worker not as submitted"));
     }
     let stats = engine.stats();
+    ledger.compare(&stats, chaos.kills().total());
     let (counts, violations) = ledger.close();
     let mut findings = chaos.findings();
     findings.stats = stats;
     (findings.counts, findings.violations) = (counts, violations);
     findings.respawn_under_load = respawn::under_load(&kills, &log.births_from(0));
-    drop(chaos);
-    drop(engine);
     Ok(findings)
 }
 
@@ -205,7 +204,7 @@ impl Chaos<'_> {
             }
             scope.spawn(move || drive::meddle(run, &tasks, random(20)));
             let poller = scope.spawn(|| drive::poll(run, random(21)));
-            let killer = Killer::new(run.engine, run.ledger, &self.deaths, random(22));
+            let killer = Killer::new(run.engine, run.ledger, &self.deaths, self.log, random(22));
             let killer = scope.spawn(|| killer.run(|| run.has_stopped()));
             self.await_goal();
             self.stop();
@@ -290,7 +289,7 @@ impl Chaos<'_> {
         let mut findings = self.findings();
         findings.stats = engine.stats();
         (findings.counts, findings.violations) = (counts, violations);
-        let verdict = Verdict::of(&Report::new(findings), self.args.json);
+        let verdict = Verdict::of(&Report::new(&findings), self.args.json);
         let _ = io::stdout().lock().write_all(verdict.text.as_bytes());
         std::process::exit(1)
     }

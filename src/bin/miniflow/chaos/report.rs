@@ -82,7 +82,7 @@ pub(super) struct Findings {
 }
 
 impl Report {
-    pub(super) fn new(findings: Findings) -> Self {
+    pub(super) fn new(findings: &Findings) -> Self {
         let counts = findings.counts;
         let wrong = |kind: Wrong| counts.wrong[kind as usize];
         let [completed, failed, crashed, timed_out, cancelled] = counts.outcomes;

@@ -222,10 +222,8 @@ mod tests {
         assert_eq!(wrong(&plan, &late, known), Some(Wrong::Unexplained));
         known.cancellable = true;
         assert_eq!(wrong(&plan, &cancelled, known), None);
-        let limited = Plan {
-            deadline: Some(Duration::from_secs(1)),
-            ..plan
-        };
+        let mut limited = plan;
+        limited.deadline = Some(Duration::from_secs(1));
         assert_eq!(wrong(&limited, &late, started(1)), None);
         let early = End {
             ran: Duration::from_millis(999),

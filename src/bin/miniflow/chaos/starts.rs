@@ -15,8 +15,12 @@ use super::error::{Error, Result};
 
 /// Worker processes whose first task is remembered; more than a run can use.
 const BIRTHS: usize = 1 << 16;
+/// Processes that killed themselves, as far back as anybody asks.
+const SUICIDES: usize = 256;
 /// Words before the lists.
 const HEAD: usize = 8;
+/// Where the tasks' words begin.
+const TASKS: usize = HEAD + SUICIDES + 2 * BIRTHS;
 /// Words of [`StartLog::deaths`], [`StartLog::strays`] and the number of births.
 const DEATHS: usize = 0;
 const STRAYS: usize = 1;
@@ -81,7 +85,7 @@ impl StartLog {
     /// A log for tasks with numbers below `tasks`, which takes memory only for those that start.
     /// Never unmapped: a worker may outlive its engine.
     pub(super) fn new(tasks: usize) -> Result<Self> {
-        let words = HEAD + 2 * BIRTHS + 2 * tasks;
+        let words = TASKS + 2 * tasks;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
@@ -108,7 +112,7 @@ impl StartLog {
 
     fn task(&self, number: u64) -> Option<&[AtomicU64]> {
         let number = usize::try_from(number).ok().filter(|&n| n < self.tasks)?;
-        let at = HEAD + 2 * BIRTHS + 2 * number;
+        let at = TASKS + 2 * number;
         self.words.get(at..at + 2)
     }
 
@@ -125,11 +129,12 @@ impl StartLog {
         // One instruction: a worker that dies here has counted, or has not.
         task[0].fetch_add(1 << (8 * index), SeqCst);
         let pid = u64::from(std::process::id());
-        task[1].store(pid << 32 | now_ns() / 1_000_000 & 0xffff_ffff, SeqCst);
+        let ms = (now_ns() / 1_000_000) & 0xffff_ffff;
+        task[1].store(pid << 32 | ms, SeqCst);
         // Relaxed: whichever thread is first, it is the process's first task or next to it.
         if !BORN_BEFORE.swap(true, Relaxed) {
-            let index = usize::try_from(self.words[BORN].fetch_add(1, SeqCst)).unwrap_or(BIRTHS);
-            let at = HEAD + 2 * (index % BIRTHS);
+            let index = self.words[BORN].fetch_add(1, SeqCst);
+            let at = birth(index);
             self.words[at].store(u64::from(slot) << 32 | pid, SeqCst);
             self.words[at + 1].store(now_ns(), SeqCst);
         }
@@ -139,7 +144,9 @@ impl StartLog {
     pub(super) fn note_death(&self) {
         static DYING: AtomicBool = AtomicBool::new(false); // as above; a process dies once
         if !DYING.swap(true, SeqCst) {
-            self.words[DEATHS].fetch_add(1, SeqCst);
+            let index = self.words[DEATHS].fetch_add(1, SeqCst);
+            let pid = u64::from(std::process::id());
+            self.words[suicide(index)].store(pid, SeqCst);
         }
     }
 
@@ -174,6 +181,13 @@ impl StartLog {
         self.words[DEATHS].load(SeqCst)
     }
 
+    /// Whether this process was among the last to do so.
+    pub(super) fn killed_itself(&self, pid: u32) -> bool {
+        let deaths = self.deaths();
+        (deaths.saturating_sub(SUICIDES as u64)..deaths)
+            .any(|index| self.words[suicide(index)].load(SeqCst) == u64::from(pid))
+    }
+
     /// Tasks that came to the wrong worker, or with the wrong number.
     pub(super) fn strays(&self) -> u64 {
         self.words[STRAYS].load(SeqCst)
@@ -190,7 +204,7 @@ impl StartLog {
         let first = first.max(born.saturating_sub(BIRTHS as u64));
         (first..born)
             .filter_map(|index| {
-                let at = HEAD + 2 * (usize::try_from(index).ok()? % BIRTHS);
+                let at = birth(index);
                 let (who, at) = (self.words[at].load(SeqCst), self.words[at + 1].load(SeqCst));
                 let birth = Birth {
                     slot: u32::try_from(who >> 32).ok()?,
@@ -201,6 +215,16 @@ impl StartLog {
             })
             .collect()
     }
+}
+
+/// Where the `index`-th process that killed itself stands.
+fn suicide(index: u64) -> usize {
+    HEAD + usize::try_from(index).unwrap_or_default() % SUICIDES
+}
+
+/// Where the `index`-th first task of a process stands.
+fn birth(index: u64) -> usize {
+    HEAD + SUICIDES + 2 * (usize::try_from(index).unwrap_or_default() % BIRTHS)
 }
 
 /// `CLOCK_MONOTONIC`, which is the same in all processes.
@@ -228,6 +252,16 @@ mod tests {
         assert!(log.starts(3).repeated());
         assert_eq!(log.last_start(3).0, u64::from(std::process::id()));
         assert_eq!(log.starts(2), Starts::default());
+    }
+
+    #[test]
+    fn a_process_that_kills_itself_is_known() {
+        let log = StartLog::new(1).unwrap();
+        assert!(!log.killed_itself(std::process::id()));
+        log.note_death();
+        log.note_death(); // dies once
+        assert!(log.killed_itself(std::process::id()));
+        assert_eq!(log.deaths(), 1);
     }
 
     #[test]
