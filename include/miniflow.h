@@ -86,13 +86,18 @@
 /** In mf_completion.flags: the task died beside others and may not be the one to blame. */
 #define MF_F_COLLATERAL 2
 
-/** For mf_cancel: kill the worker if the task is running. Not supported in this version. */
+/**
+ * For mf_cancel: if the task is running, its worker is asked to leave, and killed after
+ * mf_config.kill_grace_ns.
+ */
 #define MF_CANCEL_KILL 1
 
-/** In mf_submit_opts.flags: start a failed task again. Not supported in this version. */
+/** In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left. */
 #define MF_RETRY_FAILED 1
 
-/** In mf_submit_opts.flags: start a timed-out task again. Not supported in this version. */
+/**
+ * In mf_submit_opts.flags: start a task again that missed its deadline, while attempts are left.
+ */
 #define MF_RETRY_TIMEOUT 2
 
 /** In mf_worker_row.state: asked for, not ready. */
@@ -192,8 +197,13 @@ typedef struct mf_class_config {
   uint32_t threads;
   /** Added to the workers' niceness, -20 to 19. Not supported if not 0. */
   int32_t nice;
+  /**
+   * Longest run in nanoseconds of tasks of this class that do not say; 0 =
+   * mf_config.default_deadline_ns, < 0 = none.
+   */
+  int64_t deadline_ns;
   /** 0. */
-  uint32_t reserved[4];
+  uint32_t reserved[2];
 } mf_class_config;
 
 /** Which workers a task is for; each class has its own. An MF_*_BOUND constant. */
@@ -227,7 +237,7 @@ typedef struct mf_worker_row {
   uint64_t completed;
   /** Tasks that failed on it. */
   uint64_t failed;
-  /** Tasks that crashed in this slot; 0: not counted in this version. */
+  /** Tasks that crashed in this slot, on processes before this one. */
   uint64_t crashed;
   /** Nanoseconds in handlers, over all threads. */
   uint64_t busy_ns;
@@ -286,6 +296,15 @@ typedef struct mf_engine_stats {
   uint64_t payload_bytes;
   /** Bytes of the payload arena. */
   uint64_t payload_capacity;
+  /** Starts again, of tasks whose worker died or that asked for it. */
+  uint64_t retried;
+  /**
+   * Worker processes that the engine ended: for a task beyond its deadline or cancelled by force,
+   * or because they were stopped, hung or broke the protocol.
+   */
+  uint64_t killed;
+  /** Worker processes that were replaced because of their number of tasks or their size. */
+  uint64_t recycled;
 } mf_engine_stats;
 
 /** Chooses how many workers a class should have; < 0 leaves that as it is. */
@@ -389,16 +408,34 @@ typedef struct mf_config {
   const uint32_t *affinity_cpus;
   /** How many affinity_cpus there are. */
   size_t affinity_count;
-  /** Replace a worker after so many tasks; 0 = never. Not supported if not 0. */
+  /** Replace a worker after so many tasks, when it has finished them; 0 = never. */
   uint64_t recycle_tasks;
-  /** Replace a worker that grows beyond so many bytes; 0 = never. Not supported if not 0. */
+  /**
+   * Replace a worker that grows beyond so many bytes of resident memory, when it has finished what
+   * it runs; 0 = never.
+   */
   uint64_t recycle_rss;
-  /** Longest run of tasks that do not say; <= 0 = none. Not supported if > 0. */
+  /** Longest run in nanoseconds of tasks that do not say; <= 0 = none. */
   int64_t default_deadline_ns;
-  /** Starts of tasks that do not say; 0 or 1 = at most once. Not supported if above 1. */
+  /** Starts of tasks that do not say, up to 65535; 0 or 1 = at most once. */
   uint32_t default_attempts;
   /** MF_SANDBOX_* bits; 0 = none. */
   uint32_t sandbox;
+  /**
+   * Nanoseconds that a worker has to finish what it runs, from the SIGTERM that it gets because
+   * of a task beyond its deadline or cancelled by force, to the SIGKILL.
+   */
+  int64_t kill_grace_ns;
+  /**
+   * Nanoseconds that a worker with tasks may be stopped (SIGSTOP) before it is killed. One that a
+   * debugger has stopped is left alone.
+   */
+  int64_t stopped_grace_ns;
+  /**
+   * Nanoseconds that a worker may leave tasks unstarted although it has a free thread, before it
+   * is taken for hung and killed. A worker program counts as free if it runs nothing.
+   */
+  int64_t hang_timeout_ns;
 } mf_config;
 
 /** The identity of an accepted task: a UUIDv7, big-endian as in RFC 9562. Frozen: 16 bytes. */
@@ -439,13 +476,16 @@ typedef struct mf_submit_opts {
   uint64_t user_data;
   /** The caller's own id: travels to the worker, to logs and texts of crashes. Zeros = none. */
   uint8_t label[16];
-  /** Longest run in nanoseconds; 0 = the engine's default, < 0 = none. Not supported if > 0. */
+  /**
+   * Longest run in nanoseconds, from the start of each attempt; 0 = the default of its class,
+   * < 0 = none. A task beyond it is asked to stop, then its worker is killed.
+   */
   int64_t deadline_ns;
   /** Tasks with the same key run on the same worker; 0 = none. Not supported if not 0. */
   uint64_t sticky_key;
   /**
-   * Starts that the task allows, 1 = at most once; 0 = the engine's default. Not supported if
-   * above 1.
+   * Starts that the task allows, 1 = at most once, up to 65535; 0 = the engine's default. Only
+   * the death of a worker uses more than one, and what MF_RETRY_* asks for.
    */
   uint32_t max_attempts;
   /** 0. */
@@ -630,8 +670,10 @@ int32_t mf_engine_stop(struct mf_engine *engine, int64_t drain_ns);
 int32_t mf_engine_free(struct mf_engine *engine);
 
 /**
- * Asks for a task to be cancelled. A queued task is; a running one is told, mf_task_cancelled().
- * What became of it, its completion says.
+ * Asks for a task to be cancelled. A queued task is; a running one is told, mf_task_cancelled(),
+ * and with MF_CANCEL_KILL its worker is killed unless the task ends by itself within
+ * mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
+ * MF_F_COLLATERAL. What became of the task, its completion says.
  *
  * - `engine`: the engine.
  * - `id`: the task.
@@ -639,8 +681,7 @@ int32_t mf_engine_free(struct mf_engine *engine);
  *
  * Returns MF_OK, or
  * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
- * - MF_E_INVALID: not an engine, NULL, or unknown flags;
- * - MF_E_UNSUPPORTED: MF_CANCEL_KILL, in this version.
+ * - MF_E_INVALID: not an engine, NULL, or unknown flags.
  *
  * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *

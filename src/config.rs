@@ -13,7 +13,7 @@ use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
 use crate::sys::fork;
 use crate::sys::process::cpus;
-use crate::task::Class;
+use crate::task::{Class, MAX_ATTEMPTS};
 use crate::worker::Handler;
 use crate::worker::zygote::Role;
 
@@ -36,6 +36,8 @@ pub(crate) struct ClassConfig {
     /// Workers at most, also by `resize`.
     pub(crate) max: u32,
     pub(crate) threads: u32,
+    /// Longest run of tasks that do not say.
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// The settings of an engine, checked by [`Config::validate`].
@@ -58,6 +60,15 @@ pub(crate) struct Config {
     pub(crate) start_timeout: Duration,
     pub(crate) stop_grace: Duration,
     pub(crate) inherit: Vec<RawFd>,
+    /// Starts of tasks that do not say.
+    pub(crate) attempts: u32,
+    pub(crate) kill_grace: Duration,
+    pub(crate) stopped_grace: Duration,
+    pub(crate) hang_timeout: Duration,
+    /// Dispatches after which a worker is replaced; `u64::MAX` = never.
+    pub(crate) recycle_after: u64,
+    /// Resident bytes above which a worker is replaced; `u64::MAX` = never.
+    pub(crate) recycle_rss: u64,
 }
 
 /// Most workers of an engine.
@@ -81,11 +92,13 @@ impl Default for Config {
                     min: cpus,
                     max: cpus,
                     threads: 1,
+                    deadline: None,
                 },
                 ClassConfig {
                     min: 1,
                     max: 1,
                     threads: 16,
+                    deadline: None,
                 },
             ],
             max_tasks: 65_536,
@@ -102,6 +115,12 @@ impl Default for Config {
             start_timeout: Duration::from_secs(10),
             stop_grace: Duration::from_millis(500),
             inherit: Vec::new(),
+            attempts: 1,
+            kill_grace: Duration::from_millis(100),
+            stopped_grace: Duration::from_secs(1),
+            hang_timeout: Duration::from_secs(30),
+            recycle_after: u64::MAX,
+            recycle_rss: u64::MAX,
         }
     }
 }
@@ -109,6 +128,11 @@ impl Default for Config {
 impl Config {
     pub(crate) fn class(&self, class: Class) -> &ClassConfig {
         &self.classes[class.index()]
+    }
+
+    /// Whether the workers are programs of their own.
+    pub(crate) fn is_program(&self) -> bool {
+        matches!(self.role, Some(Role::Program(_)))
     }
 
     pub(crate) fn max_workers(&self) -> u32 {
@@ -176,6 +200,14 @@ impl Config {
             1,
             u64::from(MAX_TASKS),
         )?;
+        range(
+            "default_attempts",
+            u64::from(self.attempts),
+            1,
+            u64::from(MAX_ATTEMPTS),
+        )?;
+        range("recycle_after", self.recycle_after, 1, u64::MAX)?;
+        range("recycle_rss", self.recycle_rss, 1, u64::MAX)?;
         range("max_payload", self.max_payload, 1, MAX_BYTES)?;
         range("max_result", self.max_result, 1, MAX_BYTES)?;
         let most = 1 << 40;
@@ -379,6 +411,55 @@ impl Builder {
     /// Leaves file descriptors of this process open in the workers, which otherwise have 0 to 2.
     pub fn inherit(mut self, fds: impl IntoIterator<Item = RawFd>) -> Self {
         self.config.inherit = fds.into_iter().collect();
+        self
+    }
+
+    /// The longest run of tasks of this class that do not say
+    /// ([`SubmitOptions::deadline`](crate::SubmitOptions::deadline)): no limit by default.
+    pub fn default_deadline(mut self, class: Class, deadline: Duration) -> Self {
+        self.config.classes[class.index()].deadline = Some(deadline);
+        self
+    }
+
+    /// How many starts tasks allow that do not say: 1 by default, that is, at most once.
+    pub fn default_attempts(mut self, attempts: u32) -> Self {
+        self.config.attempts = attempts;
+        self
+    }
+
+    /// How long a worker has to finish what it runs, from the SIGTERM that it gets because of a
+    /// task beyond its deadline or cancelled by force, to the SIGKILL: 100 ms by default.
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.config.kill_grace = grace;
+        self
+    }
+
+    /// How long a worker with tasks may be stopped (SIGSTOP) before it is killed: 1 s by default.
+    /// One that a debugger has stopped is left alone.
+    pub fn stopped_grace(mut self, grace: Duration) -> Self {
+        self.config.stopped_grace = grace;
+        self
+    }
+
+    /// How long a worker may leave tasks unstarted although it has a free thread before it is taken
+    /// for hung and killed: 30 s by default. Of a worker program only that it runs nothing shows that
+    /// it is free.
+    pub fn hang_timeout(mut self, timeout: Duration) -> Self {
+        self.config.hang_timeout = timeout;
+        self
+    }
+
+    /// Replaces a worker after it was given so many tasks, when it has finished them; never by
+    /// default.
+    pub fn recycle_after(mut self, tasks: u64) -> Self {
+        self.config.recycle_after = tasks;
+        self
+    }
+
+    /// Replaces a worker that has grown beyond so many bytes of resident memory, when it has
+    /// finished what it runs; never by default. Looked at once per second.
+    pub fn recycle_rss(mut self, bytes: u64) -> Self {
+        self.config.recycle_rss = bytes;
         self
     }
 

@@ -72,7 +72,8 @@ impl Error {
         let (what, source) = (what.into(), source.into());
         match source.raw_os_error() {
             Some(libc::ENOMEM | libc::ENOSPC) => {
-                Self::NoMemory(format!("{what} ({call}: {source})"))
+                let remedy = remedy(call, &source);
+                Self::NoMemory(format!("{what} ({call}: {source}{remedy})"))
             }
             _ => Self::System { call, what, source },
         }
@@ -94,10 +95,27 @@ impl fmt::Display for Error {
             Self::NotFound => f.write_str("no such task, or its completion was already handed out"),
             Self::Closed => f.write_str("the engine is stopped"),
             Self::NoMemory(what) => write!(f, "out of memory: {what}"),
-            Self::System { call, what, source } => write!(f, "{what}: {call}: {source}"),
+            Self::System { call, what, source } => {
+                write!(f, "{what}: {call}: {source}{}", remedy(call, source))
+            }
             Self::Unsupported(what) => write!(f, "not supported: {what}"),
             Self::Internal(what) => write!(f, "internal error: {what}"),
         }
+    }
+}
+
+/// Which limit an error of the kernel stands for, and what to raise.
+fn remedy(call: &str, source: &io::Error) -> &'static str {
+    match (source.raw_os_error(), call) {
+        (Some(libc::EMFILE), _) => "; raise RLIMIT_NOFILE (ulimit -n)",
+        (Some(libc::ENFILE), _) => "; raise fs.file-max (sysctl)",
+        (Some(libc::EAGAIN), "fork" | "pthread_create") => {
+            "; raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"
+        }
+        (Some(libc::ENOMEM), "mmap") => "; raise RLIMIT_AS (ulimit -v) or lower the arenas",
+        (Some(libc::ENOMEM), _) => "; raise RLIMIT_AS or the cgroup's memory.max",
+        (Some(libc::ENOSPC), "fallocate") => "; raise the cgroup's memory.max, or free memory",
+        _ => "",
     }
 }
 

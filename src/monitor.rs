@@ -206,5 +206,6 @@ fn row(slot: u32, row: &Row) -> Option<WorkerRow> {
         failed: row.failed,
         busy_ns: row.busy_ns,
         service_ns: row.mean_service_ns,
+        crashed: row.crashed,
     })
 }

@@ -182,8 +182,16 @@ pub struct SubmitOptions {
     pub user_data: u64,
     /// The caller's own id.
     pub label: Label,
-    /// How many starts the task allows; 1 = at most once.
+    /// How many starts the task allows; 1 = at most once, 0 = the engine's default. Only the death
+    /// of a worker uses more than one, unless a retry is asked for below.
     pub max_attempts: u32,
+    /// The longest run, measured from the start of each attempt; `None` = the default of the class,
+    /// [`Duration::MAX`] = no limit. A task beyond it is asked to stop, then its worker is killed.
+    pub deadline: Option<Duration>,
+    /// Start the task again if its handler fails and attempts are left.
+    pub retry_failed: bool,
+    /// Start the task again if it runs beyond its deadline and attempts are left.
+    pub retry_timed_out: bool,
 }
 
 /// Priorities reach from minus this to plus this.
@@ -196,7 +204,10 @@ impl Default for SubmitOptions {
             priority: 0,
             user_data: 0,
             label: Label::default(),
-            max_attempts: 1,
+            max_attempts: 0,
+            deadline: None,
+            retry_failed: false,
+            retry_timed_out: false,
         }
     }
 }
@@ -235,7 +246,38 @@ impl SubmitOptions {
         self.label = Label(label);
         self
     }
+
+    /// Sets how many starts the task allows: 1 = at most once, 0 = the engine's default.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Sets the longest run, measured from the start of each attempt; [`Duration::MAX`] = no limit.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets whether the task is started again if its handler fails and attempts are left.
+    #[must_use]
+    pub fn retry_failed(mut self, retry: bool) -> Self {
+        self.retry_failed = retry;
+        self
+    }
+
+    /// Sets whether the task is started again if it runs beyond its deadline and attempts are left.
+    #[must_use]
+    pub fn retry_timed_out(mut self, retry: bool) -> Self {
+        self.retry_timed_out = retry;
+        self
+    }
 }
+
+/// Most starts of a task: they travel in 16 bits.
+pub(crate) const MAX_ATTEMPTS: u32 = u16::MAX as u32;
 
 /// One task of a batch.
 #[derive(Debug, Clone, Copy)]

@@ -666,9 +666,12 @@ fn a_bad_submit_is_refused_and_changes_nothing() {
     assert!(invalid(
         engine.submit_with(b"", &options.class(Class::IoBound))
     ));
-    let mut none = options;
-    none.max_attempts = 0;
-    assert!(invalid(engine.submit_with(b"", &none)));
+    assert!(invalid(
+        engine.submit_with(b"", &options.max_attempts(65_536))
+    ));
+    assert!(invalid(
+        engine.submit_with(b"", &options.deadline(Duration::ZERO))
+    ));
     for len in [1001, 5000] {
         match engine.submit(&vec![0; len]) {
             Err(Error::TooLarge { len: l, max: 1000 }) => assert_eq!(l, len),

@@ -1,16 +1,15 @@
 //! The central queue of one class: what found no credit on any lane, ordered by priority.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
-
+use crate::engine::task_table::{List, TaskTable};
 use crate::task::MAX_PRIORITY;
 
 const LEVELS: usize = 2 * MAX_PRIORITY as usize + 1;
 
-/// Task-table slots, one FIFO per priority. Bounded by the task table.
+/// One FIFO of tasks per priority, linked through the task table, which bounds it.
 #[derive(Debug, Default)]
 pub(crate) struct CentralQueue {
-    levels: [VecDeque<u32>; LEVELS],
+    levels: [List; LEVELS],
     len: usize,
 }
 
@@ -22,36 +21,35 @@ fn level(priority: i8) -> usize {
 
 impl CentralQueue {
     #[inline]
-    pub(crate) fn push(&mut self, index: u32, priority: i8) {
-        self.levels[level(priority)].push_back(index);
+    pub(crate) fn push(&mut self, table: &mut TaskTable, index: u32) {
+        let level = level(table.get(index).priority);
+        table.push_back(&mut self.levels[level], index);
         self.len += 1;
     }
 
     /// For a task that had left the queue already: it is next among its equals.
-    pub(crate) fn push_front(&mut self, index: u32, priority: i8) {
-        self.levels[level(priority)].push_front(index);
+    pub(crate) fn push_front(&mut self, table: &mut TaskTable, index: u32) {
+        let level = level(table.get(index).priority);
+        table.push_front(&mut self.levels[level], index);
         self.len += 1;
     }
 
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<u32> {
+    pub(crate) fn pop(&mut self, table: &mut TaskTable) -> Option<u32> {
         if self.len == 0 {
             return None;
         }
-        let index = self.levels.iter_mut().rev().find_map(VecDeque::pop_front);
-        self.len -= usize::from(index.is_some());
-        index
+        let list = self.levels.iter_mut().rfind(|list| !list.is_empty())?;
+        let index = table.pop_front(list)?;
+        self.len -= 1;
+        Some(index)
     }
 
-    /// Takes one task out of the middle; false if it is not here.
-    pub(crate) fn remove(&mut self, index: u32, priority: i8) -> bool {
-        let queue = &mut self.levels[level(priority)];
-        let Some(position) = queue.iter().position(|&i| i == index) else {
-            return false;
-        };
-        queue.remove(position);
+    /// Takes a task that is in this queue out of its middle.
+    pub(crate) fn remove(&mut self, table: &mut TaskTable, index: u32) {
+        let level = level(table.get(index).priority);
+        table.unlink(&mut self.levels[level], index);
         self.len -= 1;
-        true
     }
 
     #[inline]
@@ -68,18 +66,28 @@ impl CentralQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::task_table::tests::{insert, table};
 
     #[test]
     fn higher_priorities_leave_first_and_equals_in_their_order() {
+        let mut table = table(8);
         let mut queue = CentralQueue::default();
-        for (index, priority) in [(1, 0), (2, 3), (3, -3), (4, 0), (5, 3)] {
-            queue.push(index, priority);
+        let tasks: Vec<u32> = [0, 3, -3, 0, 3, 0]
+            .iter()
+            .map(|&priority| {
+                let index = insert(&mut table).unwrap();
+                table.get_mut(index).priority = priority;
+                index
+            })
+            .collect();
+        for &index in &tasks[..5] {
+            queue.push(&mut table, index);
         }
-        queue.push_front(6, 0);
-        assert!(queue.remove(4, 0));
-        assert!(!queue.remove(4, 0));
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, [2, 5, 6, 1, 3]);
+        queue.push_front(&mut table, tasks[5]);
+        queue.remove(&mut table, tasks[3]);
+        assert_eq!(queue.len(), 5);
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop(&mut table)).collect();
+        assert_eq!(order, [1, 4, 5, 0, 2].map(|i: usize| tasks[i]));
         assert!(queue.is_empty());
     }
 }

@@ -10,6 +10,7 @@
 mod collect;
 mod dispatch;
 mod ending;
+mod limits;
 
 pub(crate) use self::collect::Batch;
 
@@ -19,7 +20,7 @@ use crate::config::{Config, Policy};
 use crate::engine::central::CentralQueue;
 use crate::engine::lane::{Lane, LaneState};
 use crate::engine::payload::{self, Payloads};
-use crate::engine::task_table::{Payload, Place, TaskTable};
+use crate::engine::task_table::{Limits, List, Payload, Place, TaskTable};
 use crate::error::{Error, Full, Result};
 use crate::shm::arena::Block;
 use crate::shm::hostbell::Sleepers;
@@ -32,9 +33,9 @@ use crate::task::{Class, MAX_PRIORITY, SubmitOptions, TaskId};
 pub(crate) const COPY_UNDER_LOCK: usize = 4096;
 /// Completions taken from one lane before the next lane has its turn.
 const SCAN_BUDGET: usize = 512;
-/// Why a task fails when its class has no worker and the zygote is gone, and its code
-/// (`MF_E_INTERNAL`).
+/// Why a task fails when its class has no worker and the zygote is gone.
 const NO_ZYGOTE: &str = "no worker is left, and the zygote that would start one is dead";
+/// The code of a task that no worker can be started for; the same number as `MF_E_INTERNAL`.
 const CODE_NO_WORKER: i32 = -10;
 /// Worker number of a completion whose task never reached a worker.
 const NO_WORKER: u32 = u32::MAX;
@@ -59,8 +60,11 @@ pub(crate) struct Totals {
     pub(crate) would_block: u64,
     pub(crate) returned: u64,
     pub(crate) redispatched: u64,
+    pub(crate) retried: u64,
     pub(crate) spawned: u64,
     pub(crate) died: u64,
+    pub(crate) killed: u64,
+    pub(crate) recycled: u64,
     pub(crate) violations: u64,
 }
 
@@ -68,6 +72,12 @@ pub(crate) struct Totals {
 #[derive(Debug, Default)]
 pub(crate) struct ClassState {
     pub(crate) central: CentralQueue,
+    /// Tasks that ran when a worker died, to be started again with nothing beside them.
+    pub(crate) alone: List,
+    /// The worker that gets nothing more until it is idle, for the first of `alone`.
+    pub(super) reserved: Option<u32>,
+    /// Why no worker can be started; tasks fail with it while there is none.
+    pub(crate) broken: Option<String>,
     /// Worker slots whose lane is `Ready`.
     pub(crate) ready: Vec<u32>,
     /// Where the rotation stands.
@@ -105,6 +115,8 @@ pub(crate) struct Core {
     pub(crate) classes: [ClassState; 2],
     /// By worker slot.
     pub(crate) lanes: Vec<Option<Lane>>,
+    /// Tasks that crashed, by worker slot.
+    pub(crate) crashed: Vec<u64>,
     /// Lanes with unannounced descriptors.
     unannounced: Vec<u32>,
     /// The lane that the last drain began with.
@@ -125,6 +137,9 @@ pub(crate) struct Core {
     /// The zygote is gone: no worker can be started any more.
     pub(crate) degraded: bool,
     policy: Policy,
+    /// What tasks allow that do not say, by class.
+    defaults: [Limits; 2],
+    recycle_after: u64,
     clock: Clock,
     calendar: Calendar,
     inline_payload: usize,
@@ -132,15 +147,16 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: &Config, clock: Clock, tag: u32) -> Self {
-        Self {
+    pub(crate) fn new(config: &Config, clock: Clock, tag: u32) -> Result<Self> {
+        Ok(Self {
             phase: Phase::Running,
-            table: TaskTable::new(config.max_tasks, tag),
+            table: TaskTable::new(config.max_tasks, tag)?,
             classes: config.classes.map(|c| ClassState {
                 target: c.min,
                 ..Default::default()
             }),
             lanes: (0..config.max_workers()).map(|_| None).collect(),
+            crashed: vec![0; config.max_workers() as usize],
             unannounced: Vec::new(),
             first_lane: 0,
             payloads: Payloads::new(config.payload_arena, config.max_payload),
@@ -154,16 +170,18 @@ impl Core {
             kill_after: None,
             degraded: false,
             policy: config.policy,
+            defaults: limits::defaults(config, clock),
+            recycle_after: config.recycle_after,
             clock,
             calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
-        }
+        })
     }
 
-    /// Whether a task with these options can be accepted at all.
+    /// What a task with these options allows, if it can be accepted at all.
     #[inline]
-    pub(crate) fn check(&self, options: &SubmitOptions) -> Result<()> {
+    pub(crate) fn check(&self, options: &SubmitOptions) -> Result<Limits> {
         if self.phase != Phase::Running {
             return Err(Error::Closed);
         }
@@ -179,13 +197,7 @@ impl Core {
                 options.priority
             )));
         }
-        if options.max_attempts != 1 {
-            return Err(match options.max_attempts {
-                0 => Error::invalid("max_attempts is 0: a task has at least one start"),
-                _ => Error::Unsupported("max_attempts above 1".into()),
-            });
-        }
-        Ok(())
+        limits::of(options, self.defaults[options.class.index()], self.clock)
     }
 
     /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
@@ -201,7 +213,7 @@ impl Core {
         options: &SubmitOptions,
         now: Option<u64>,
     ) -> Result<TaskId> {
-        self.check(options)?;
+        let limits = self.check(options)?;
         if self.table.room() == 0 {
             return Err(self.full());
         }
@@ -218,7 +230,7 @@ impl Core {
                 len: length(payload.len()),
             }
         };
-        self.accept(options, payload, now)
+        self.accept(options, limits, payload, now)
     }
 
     /// Accepts a task whose payload lies in a block already.
@@ -228,9 +240,10 @@ impl Core {
         len: usize,
         options: &SubmitOptions,
     ) -> Result<TaskId> {
-        self.check(options)?;
+        let limits = self.check(options)?;
         self.accept(
             options,
+            limits,
             Payload::Arena {
                 block,
                 len: length(len),
@@ -252,6 +265,7 @@ impl Core {
     fn accept(
         &mut self,
         options: &SubmitOptions,
+        limits: Limits,
         payload: Payload,
         now: Option<u64>,
     ) -> Result<TaskId> {
@@ -261,7 +275,7 @@ impl Core {
         };
         let Some((index, id)) =
             self.table
-                .insert(options, payload, now.unwrap_or_default(), unix_ms)
+                .insert(options, limits, payload, now.unwrap_or_default(), unix_ms)
         else {
             return Err(self.full());
         };
@@ -273,9 +287,7 @@ impl Core {
             self.dispatch(index, worker);
         } else {
             self.enqueue(index);
-            if self.degraded {
-                self.give_up(class);
-            }
+            self.give_up(class);
         }
         if now.is_none() {
             // Read while the descriptor is on its way; the completion cannot be taken before,
@@ -317,9 +329,8 @@ impl Core {
     pub(super) fn enqueue(&mut self, index: u32) {
         let entry = self.table.get_mut(index);
         entry.place = Place::Central;
-        self.classes[entry.class.index()]
-            .central
-            .push(index, entry.priority);
+        let class = entry.class.index();
+        self.classes[class].central.push(&mut self.table, index);
     }
 
     /// Moves the kept results that hold a worker's memory to the heap: the worker needs room, and
@@ -368,9 +379,9 @@ impl Core {
     /// No task is handed to this worker any more.
     pub(crate) fn withdraw(&mut self, worker: usize) {
         if let Some(lane) = &self.lanes[worker] {
-            self.classes[lane.class.index()]
-                .ready
-                .retain(|&w| w as usize != worker);
+            let class = &mut self.classes[lane.class.index()];
+            class.ready.retain(|&w| w as usize != worker);
+            class.reserved = class.reserved.filter(|&w| w as usize != worker);
         }
     }
 
@@ -391,6 +402,7 @@ impl Core {
     /// Whether tasks of this class have not ended.
     pub(crate) fn has_tasks_of(&self, class: Class) -> bool {
         !self.classes[class.index()].central.is_empty()
+            || !self.classes[class.index()].alone.is_empty()
             || self
                 .lanes()
                 .any(|lane| lane.class == class && lane.load() != 0)

@@ -1,8 +1,9 @@
 //! One worker as the host sees it: its lane, its process, and what is out on it.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::shm::doorbell;
 use crate::shm::layout::CREDITS;
@@ -12,7 +13,7 @@ use crate::shm::slot::Collector;
 use crate::sys::event::Event;
 use crate::sys::process::{Exit, Process};
 use crate::sys::socket::Socket;
-use crate::task::Class;
+use crate::task::{Class, TaskId};
 use crate::worker::link::ToWorker;
 
 /// About what a hand-off to a sleeping worker costs: a lane holds tasks for this long in advance,
@@ -33,6 +34,47 @@ pub(crate) enum LaneState {
     Leaving,
 }
 
+/// Why the engine ends a worker that did not ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// This task ran beyond its deadline.
+    Late(TaskId),
+    /// This task was cancelled by force.
+    Cancelled(TaskId),
+    /// It was stopped for so long.
+    Stopped(Duration),
+    /// It left tasks unstarted for so long.
+    Silent(Duration),
+    /// It wrote what no worker writes.
+    Violation(&'static str),
+}
+
+impl Doom {
+    /// Whether a task is to blame, and not the worker.
+    pub(crate) fn is_for_a_task(self) -> bool {
+        matches!(self, Self::Late(_) | Self::Cancelled(_))
+    }
+}
+
+impl fmt::Display for Doom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(task) => write!(f, "was killed because task {task} missed its deadline"),
+            Self::Cancelled(task) => {
+                write!(f, "was killed because task {task} was cancelled by force")
+            }
+            Self::Stopped(span) => write!(f, "was killed because it was stopped for {span:?}"),
+            Self::Silent(span) => {
+                write!(
+                    f,
+                    "was killed because it started none of its tasks for {span:?}"
+                )
+            }
+            Self::Violation(what) => write!(f, "was killed because it broke the protocol: {what}"),
+        }
+    }
+}
+
 /// One incarnation of a worker.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -51,6 +93,9 @@ pub(crate) struct Lane {
     /// When the pidfd became readable.
     pub(crate) ended: Option<Instant>,
     pub(crate) killed: bool,
+    pub(crate) doom: Option<Doom>,
+    /// When the grace of a doomed worker ends.
+    pub(crate) kill_at: Option<Instant>,
     pub(crate) started_at: Instant,
     pub(crate) collector: Collector,
     producer: ring::Producer,
@@ -61,6 +106,12 @@ pub(crate) struct Lane {
     pub(crate) tasks: Box<[u32; CREDITS]>,
     /// Tasks whose completion was nonsense; settled with the death that follows.
     pub(crate) suspects: Vec<u32>,
+    /// A task on it has a deadline, or is cancelled by force.
+    pub(crate) watched: bool,
+    /// It runs, or waits for, one task that must run alone.
+    apart: bool,
+    /// It has had as many tasks as a worker may have.
+    retired: bool,
     /// Average service time in ns; 0 = not known yet.
     service_ns: u64,
     /// The average that `bound` was made from.
@@ -72,9 +123,31 @@ pub(crate) struct Lane {
     pub(crate) seen_head: u64,
     pub(crate) head_since: Instant,
     pub(crate) recalled: bool,
+    pub(crate) health: Health,
+    /// Why it could not start, if it said so.
+    pub(crate) trouble: Option<String>,
+    /// Its zygote is gone: nobody will tell how it ended.
+    pub(crate) orphaned: bool,
+    /// Tasks that crashed in this slot before.
+    pub(crate) crashed_before: u64,
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) busy_ns: u64,
+}
+
+/// What the supervisor's looks at a worker's health have found.
+#[derive(Debug)]
+pub(crate) struct Health {
+    /// Completions and running tasks at the last change. Not the consumed index: a recall moves it.
+    pub(crate) completed: u64,
+    pub(crate) running: u32,
+    /// When that was.
+    pub(crate) moved: Instant,
+    /// When to ask the kernel for its state next.
+    pub(crate) look_at: Instant,
+    pub(crate) stopped_since: Option<Instant>,
+    /// When to ask the kernel for its size next.
+    pub(crate) rss_at: Instant,
 }
 
 /// What a new lane is made of.
@@ -90,7 +163,7 @@ pub(crate) struct NewLane {
 }
 
 impl Lane {
-    pub(crate) fn new(new: NewLane) -> Self {
+    pub(crate) fn new(new: NewLane, crashed_before: u64) -> Self {
         let now = Instant::now();
         Self {
             worker: new.worker,
@@ -106,6 +179,8 @@ impl Lane {
             exit: None,
             ended: None,
             killed: false,
+            doom: None,
+            kill_at: None,
             started_at: now,
             collector: Collector::new(),
             producer: ring::Producer::default(),
@@ -113,6 +188,9 @@ impl Lane {
             unannounced: false,
             tasks: Box::new([0; CREDITS]),
             suspects: Vec::new(),
+            watched: false,
+            apart: false,
+            retired: false,
             service_ns: 0,
             bound_service_ns: 0,
             bound: new.threads + 1,
@@ -120,6 +198,17 @@ impl Lane {
             seen_head: 0,
             head_since: now,
             recalled: false,
+            health: Health {
+                completed: 0,
+                running: 0,
+                moved: now,
+                look_at: now,
+                stopped_since: None,
+                rss_at: now,
+            },
+            trouble: None,
+            orphaned: false,
+            crashed_before,
             completed: 0,
             failed: 0,
             busy_ns: 0,
@@ -217,6 +306,10 @@ impl Lane {
     }
 
     fn set_bound(&mut self) {
+        if self.apart || self.retired {
+            self.bound = 0;
+            return;
+        }
         self.bound_service_ns = self.service_ns;
         let most = CREDITS as u64 - u64::from(self.threads);
         let ahead = if self.stalled {
@@ -234,6 +327,34 @@ impl Lane {
     pub(crate) fn stall(&mut self) {
         self.stalled = true;
         self.set_bound();
+    }
+
+    /// Whether it takes tasks and has none.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        self.state == LaneState::Ready
+            && self.load() == 0
+            && !self.retired
+            && self.collector.has_free(&self.shared.up().bitmap)
+    }
+
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart
+    }
+
+    /// Keeps all other tasks away, or lets them come again.
+    pub(crate) fn set_apart(&mut self, apart: bool) {
+        self.apart = apart;
+        self.set_bound();
+    }
+
+    /// Nothing more is handed to this worker, for good.
+    pub(crate) fn retire(&mut self) {
+        self.retired = true;
+        self.set_bound();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Asks the worker to hand back what it has not started.
@@ -259,6 +380,13 @@ impl Lane {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().map_or(0, Process::pid_number)
+    }
+
+    /// Asks the process to leave as soon as it has finished what it runs.
+    pub(crate) fn terminate(&self) {
+        if let Some(process) = &self.process {
+            process.terminate();
+        }
     }
 
     /// Kills the worker; its death is settled when its pidfd is readable.

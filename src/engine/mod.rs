@@ -71,7 +71,7 @@ impl Engine {
             None => ControlSegment::private(config.max_workers())?,
         };
         let inputs = HostInputs::create(config.payload_arena)?;
-        let core = Core::new(&config, clock, random_tag()?);
+        let core = Core::new(&config, clock, random_tag()?)?;
         let start_timeout = config.start_timeout;
         let shared = Arc::new(Shared::new(config, clock, inputs, control, core, guard)?);
         let thread = Supervisor::spawn(Arc::clone(&shared), zygote)?;
@@ -423,6 +423,23 @@ impl Engine {
         Ok(())
     }
 
+    /// [`Engine::cancel`], by force: if the task is running, its worker gets the time of
+    /// [`Builder::kill_grace`] to finish what it runs and is then killed. Tasks that ran beside it
+    /// may end as crashed, with the mark of a bystander ([`Completion::is_collateral`]).
+    ///
+    /// # Errors
+    /// As for [`Engine::cancel`].
+    pub fn cancel_kill(&self, id: TaskId) -> Result<()> {
+        self.shared.check_process()?;
+        let mut core = self.shared.lock();
+        let index = core.table.find(id).ok_or(Error::NotFound)?;
+        core.cancel(index);
+        core.cancel_by_force(index);
+        self.shared.supervisor.signal();
+        self.shared.notify(&mut core);
+        Ok(())
+    }
+
     /// Where a task is.
     ///
     /// # Errors
@@ -556,6 +573,9 @@ impl Engine {
             core.cancel(index);
         }
         core.recall_all();
+        for lane in core.lanes().filter(|lane| lane.load() != 0) {
+            lane.terminate();
+        }
         shared.notify(&mut core);
         let grace = shared.config.stop_grace.min(LONGEST_GRACE);
         let (mut core, _) = shared.block(core, deadline(Some(grace)), none_left);

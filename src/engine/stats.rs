@@ -35,14 +35,22 @@ pub struct Stats {
     pub recalled: u64,
     /// Tasks that were on a dead worker, not started, and went to another.
     pub redispatched: u64,
+    /// Starts again: of tasks whose worker died, or that failed or timed out and asked for it.
+    pub retried: u64,
     /// Worker processes started.
     pub spawned: u64,
-    /// Worker processes that died unasked.
+    /// Worker processes that ended although nobody wanted that: killed from outside, crashed, hung
+    /// or with memory that could not be trusted.
     pub died: u64,
+    /// Worker processes that the engine ended: for a task beyond its deadline or cancelled by force,
+    /// or because they were stopped, hung or broke the protocol.
+    pub killed: u64,
+    /// Worker processes that were replaced because of their number of tasks or their size.
+    pub recycled: u64,
     /// Workers killed because their memory could not be trusted.
     pub violations: u64,
 
-    /// Tasks in the central queues.
+    /// Tasks that wait for a worker.
     pub queued: u64,
     /// Tasks on workers, started or not.
     pub on_workers: u64,
@@ -89,6 +97,8 @@ pub struct WorkerRow {
     pub busy_ns: u64,
     /// Average time of a task, in ns.
     pub service_ns: u64,
+    /// Tasks that crashed in this slot, on processes before this one.
+    pub crashed: u64,
 }
 
 /// The life of a worker process.
@@ -133,10 +143,15 @@ impl Stats {
             would_block: totals.would_block,
             recalled: totals.returned,
             redispatched: totals.redispatched,
+            retried: totals.retried,
             spawned: totals.spawned,
             died: totals.died,
+            killed: totals.killed,
+            recycled: totals.recycled,
             violations: totals.violations,
-            queued: core.classes.iter().map(|c| c.central.len() as u64).sum(),
+            queued: (core.classes.iter())
+                .map(|class| (class.central.len() + class.alone.len()) as u64)
+                .sum(),
             on_workers: core.lanes().map(|lane| u64::from(lane.load())).sum(),
             unpolled: (core.table.len() - core.table.unfinished()) as u64,
             workers: core.classes.iter().map(|c| c.ready.len() as u64).sum(),
@@ -177,6 +192,7 @@ impl WorkerRow {
             failed: lane.failed,
             busy_ns: lane.busy_ns,
             service_ns: lane.service_ns(),
+            crashed: lane.crashed_before,
         }
     }
 }
@@ -189,12 +205,12 @@ struct Status<'a> {
     state: &'a str,
     degraded: bool,
     tasks: Stats,
-    classes: Vec<ClassStatus>,
+    classes: Vec<ClassStatus<'a>>,
     workers: Vec<WorkerRow>,
 }
 
 #[derive(Serialize)]
-struct ClassStatus {
+struct ClassStatus<'a> {
     class: &'static str,
     workers: usize,
     target: u32,
@@ -202,6 +218,8 @@ struct ClassStatus {
     max: u32,
     threads: u32,
     queued: usize,
+    /// Why no worker can be started.
+    broken: Option<&'a str>,
 }
 
 pub(crate) fn status_json(core: &Core, config: &Config) -> String {
@@ -216,7 +234,8 @@ pub(crate) fn status_json(core: &Core, config: &Config) -> String {
                 min: config.min,
                 max: config.max,
                 threads: config.threads,
-                queued: state.central.len(),
+                queued: state.central.len() + state.alone.len(),
+                broken: state.broken.as_deref(),
             }
         })
         .collect();
@@ -300,6 +319,7 @@ pub(crate) fn publish_worker(
         failed: now.failed,
         busy_ns: now.busy_ns,
         mean_service_ns: now.service_ns,
+        crashed: now.crashed,
         ..Row::default()
     });
 }

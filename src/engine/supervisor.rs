@@ -2,22 +2,24 @@
 //! after the engine when nobody polls. Never on the fast path.
 #![forbid(unsafe_code)]
 
+mod health;
 mod messages;
 mod spawning;
+mod zygote;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
-use crate::engine::lane::{Lane, LaneState};
+use crate::engine::lane::{Doom, Lane, LaneState};
 use crate::engine::shared::Shared;
 use crate::engine::stats;
 use crate::error::{Error, Result};
 use crate::shm::control::RowWriter;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
-use crate::worker::link::ToZygote;
+use crate::task::Class;
 use crate::worker::zygote::ZygoteLink;
 
 /// How often the supervisor looks around while tasks are in flight.
@@ -45,6 +47,11 @@ const SPAWNS: usize = 32;
 const MESSAGES: usize = 16;
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
+/// So many starts of a class must fail in a row, over so long, before its tasks are given up.
+const BAD_STARTS: u32 = 5;
+const BAD_STARTS_FOR: Duration = Duration::from_millis(500);
+/// A zygote that does not answer for so long may be stopped.
+const ZYGOTE_SILENCE: Duration = Duration::from_secs(1);
 /// Delays between failing starts of a worker.
 const BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -92,18 +99,30 @@ struct SlotState {
     not_before: Option<Instant>,
 }
 
+/// Starts of a class that have failed in a row.
+#[derive(Debug, Default)]
+struct BadStarts {
+    count: u32,
+    since: Option<Instant>,
+}
+
 /// The thread's own state.
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
-    zygote: ZygoteLink,
+    zygote: zygote::Helper,
     sources: EpollSet,
     slots: Vec<SlotState>,
+    bad_starts: [BadStarts; 2],
     incarnations: u64,
     /// Counts as a sleeper: nobody else drains.
     draining: bool,
     pace: Pace,
     idle_ticks: u32,
     published: Instant,
+    /// When it looked at the workers' health last.
+    looked_at: Instant,
+    /// When the next task may miss its deadline, from then.
+    next_late: Option<Duration>,
 }
 
 /// How often the host polls.
@@ -145,14 +164,7 @@ impl Supervisor {
     pub(crate) fn spawn(shared: Arc<Shared>, zygote: ZygoteLink) -> Result<JoinHandle<()>> {
         let sources = EpollSet::new()?;
         sources.add(&shared.supervisor, Source::Wake.key())?;
-        sources.add(&zygote.socket, Source::Zygote.key())?;
-        sources.add(&zygote.process, Source::ZygoteDeath.key())?;
-        if let Some(name) = shared.control.os_name() {
-            let name = name.to_string_lossy().into_owned();
-            ToZygote::Name(name)
-                .send(&zygote.socket, &[])
-                .map_err(|e| Error::system("sendmsg", "cannot reach the zygote", e))?;
-        }
+        let zygote = zygote::Helper::adopt(zygote, &shared, &sources)?;
         let slots = (0..shared.config.max_workers())
             .map(|worker| SlotState {
                 row: shared.control.row_writer(worker),
@@ -165,11 +177,14 @@ impl Supervisor {
             zygote,
             sources,
             slots,
+            bad_starts: Default::default(),
             incarnations: 0,
             draining: false,
             pace: Pace::new(),
             idle_ticks: 0,
             published: Instant::now(),
+            looked_at: Instant::now(),
+            next_late: None,
         };
         std::thread::Builder::new()
             .name("mf-supervisor".into())
@@ -191,20 +206,22 @@ impl Supervisor {
                 self.handle(&mut core, Source::from_key(key));
             }
             self.bury_the_dead(&mut core);
+            self.revive_zygote(&mut core);
             self.look_after_lanes(&mut core);
             self.take_over(&mut core);
+            self.check_health(&mut core);
             let missing = self.plan(&mut core);
             if !missing.is_empty() {
                 // Making segments takes a while: not under the lock.
                 drop(core);
                 let made: Vec<_> = missing
                     .into_iter()
-                    .map(|(worker, class)| (worker, self.prepare(worker, class)))
+                    .map(|(worker, class)| (worker, class, self.prepare(worker, class)))
                     .collect();
                 core = shared.lock();
-                for (worker, new) in made {
+                for (worker, class, new) in made {
                     if let Err(e) = new.and_then(|new| self.admit(&mut core, new)) {
-                        self.put_off(&mut core, worker, e);
+                        self.put_off(&mut core, worker, class, e);
                     }
                 }
             }
@@ -226,7 +243,6 @@ impl Supervisor {
             Source::Bells => {} // `take_over` drains
             Source::Zygote => self.hear_zygote(core),
             Source::ZygoteDeath => {
-                self.sources.remove(&self.zygote.process);
                 self.hear_zygote(core); // what it still said
                 self.lose_zygote(core);
             }
@@ -256,7 +272,7 @@ impl Supervisor {
             let Some(ended) = lane.ended else { continue };
             let exit = match lane.exit {
                 Some(exit) => exit,
-                None if core.degraded || ended.elapsed() >= EXIT_REPORT => Exit::Unknown,
+                None if lane.orphaned || ended.elapsed() >= EXIT_REPORT => Exit::Unknown,
                 None => continue,
             };
             self.remove(core, worker, exit);
@@ -266,7 +282,25 @@ impl Supervisor {
     /// Takes a lane out of the engine and settles what was on it. Its process has ended, or never
     /// was.
     pub(super) fn remove(&mut self, core: &mut Core, worker: usize, exit: Exit) {
-        let Some(lane) = &mut core.lanes[worker] else {
+        let Some(lane) = &core.lanes[worker] else {
+            return;
+        };
+        let wanted = core.phase >= Phase::Cancelling
+            || match lane.doom {
+                None => lane.state == LaneState::Leaving,
+                Some(doom) => doom.is_for_a_task(),
+            };
+        if !wanted {
+            self.note_death(core, worker, exit);
+        }
+        self.detach(core, worker);
+        core.bury(worker, exit);
+        core.kept += 1; // whoever waits for the stop looks again
+    }
+
+    /// Stops listening to a worker.
+    pub(super) fn detach(&self, core: &Core, worker: usize) {
+        let Some(lane) = &core.lanes[worker] else {
             return;
         };
         self.sources.remove(&lane.control);
@@ -277,34 +311,63 @@ impl Supervisor {
         if let Some(external) = self.shared.external.get() {
             external.set.remove(&lane.event);
         }
-        let expected = lane.state == LaneState::Leaving || core.phase >= Phase::Cancelling;
-        if !expected {
-            let (pid, incarnation) = (lane.pid(), lane.incarnation);
-            let healthy = lane.state != LaneState::Starting
-                && (lane.completed > 0 || lane.started_at.elapsed() >= HEALTHY);
-            let slot = &mut self.slots[worker];
-            slot.failures = if healthy {
-                0
-            } else {
-                slot.failures.saturating_add(1)
-            };
-            slot.not_before = match slot.failures {
-                0 => None,
-                n => Some(Instant::now() + (BACKOFF * 2_u32.pow((n - 1).min(10))).min(MAX_BACKOFF)),
-            };
-            core.totals.died += 1;
-            log::warn!("worker {worker} (pid {pid}) ended: {exit:?}");
-            self.shared
-                .control
-                .log_crash(&stats::crash_record(lane, exit));
-            self.fail_start(core, incarnation, || {
-                Error::Internal(format!(
-                    "worker {worker} (pid {pid}) ended at its start: {exit:?}"
-                ))
-            });
+    }
+
+    /// Keeps account of a worker that nobody sent away.
+    fn note_death(&mut self, core: &mut Core, worker: usize, exit: Exit) {
+        let Some(lane) = &mut core.lanes[worker] else {
+            return;
+        };
+        let (pid, incarnation, class) = (lane.pid(), lane.incarnation, lane.class);
+        let healthy = works(lane) && !matches!(lane.doom, Some(Doom::Silent(_)));
+        log::warn!("worker {worker} (pid {pid}) ended: {exit:?}");
+        self.shared
+            .control
+            .log_crash(&stats::crash_record(lane, exit));
+        let (trouble, doom) = (lane.trouble.take(), lane.doom);
+        let slot = &mut self.slots[worker];
+        if healthy {
+            (slot.failures, slot.not_before) = (0, None);
+        } else {
+            slot.failures = slot.failures.saturating_add(1);
+            let delay = BACKOFF * 2_u32.pow((slot.failures - 1).min(10));
+            slot.not_before = Some(Instant::now() + delay.min(MAX_BACKOFF));
         }
-        core.bury(worker, exit);
-        core.kept += 1; // whoever waits for the stop looks again
+        core.totals.died += 1;
+        if !healthy {
+            let why = match (trouble, doom) {
+                (Some(trouble), _) => trouble,
+                (None, Some(doom)) => format!("worker {worker} (pid {pid}) {doom}"),
+                (None, None) => format!("worker {worker} (pid {pid}) ended at its start: {exit}"),
+            };
+            self.fail_start(core, incarnation, || Error::Internal(why.clone()));
+            self.note_bad_start(core, class, why, false);
+        }
+    }
+
+    /// A start has failed. After several in a row, or one that shows that no other can succeed, the
+    /// tasks of the class are not kept waiting.
+    pub(super) fn note_bad_start(
+        &mut self,
+        core: &mut Core,
+        class: Class,
+        why: String,
+        hopeless: bool,
+    ) {
+        let bad = &mut self.bad_starts[class.index()];
+        bad.count = bad.count.saturating_add(1);
+        let since = *bad.since.get_or_insert_with(Instant::now);
+        if hopeless || (bad.count >= BAD_STARTS && since.elapsed() >= BAD_STARTS_FOR) {
+            log::error!("class {}: no worker can be started: {why}", class.name());
+            core.classes[class.index()].broken = Some(why);
+            core.pump_all(); // what waits for a worker that cannot come ends
+        }
+    }
+
+    /// A worker of this class has shown that it works.
+    fn note_good_start(&mut self, core: &mut Core, class: Class) {
+        self.bad_starts[class.index()] = BadStarts::default();
+        core.classes[class.index()].broken = None;
     }
 
     // ---- lanes ----
@@ -334,6 +397,18 @@ impl Supervisor {
                 }
                 _ => {}
             }
+            if works(lane) && self.bad_starts[class.index()].count > 0 {
+                self.note_good_start(core, class);
+            }
+            let Some(lane) = &mut core.lanes[worker] else {
+                continue;
+            };
+            if lane.kill_at.is_some_and(|at| now >= at) && !lane.killed {
+                lane.kill();
+            }
+            if lane.process.is_none() && lane.state_since.elapsed() >= ZYGOTE_SILENCE {
+                self.zygote.resume(); // in case somebody has stopped it
+            }
             let patience = match lane.state {
                 LaneState::Starting if !core.starting => self.shared.config.start_timeout,
                 LaneState::Leaving => self.shared.config.stop_grace,
@@ -355,9 +430,9 @@ impl Supervisor {
             if now >= kill_after && !lane.killed {
                 lane.kill();
             }
-            if now >= kill_after + ZYGOTE_GRACE && lane.process.is_none() && !core.degraded {
+            if now >= kill_after + ZYGOTE_GRACE && lane.process.is_none() {
                 // A zygote that does not even answer; its death lets go of what it owes.
-                self.zygote.process.kill();
+                self.zygote.kill();
             }
         }
     }
@@ -408,7 +483,7 @@ impl Supervisor {
             .any(|lane| unclaimed(lane) && now > lane.head_since);
         if waiting_for_exit || stuck {
             self.idle_ticks = 0;
-            return SHORT_TICK;
+            return self.next_late.unwrap_or(SHORT_TICK).min(SHORT_TICK);
         }
         let busy = core.unfinished() > 0
             || core.kill_after.is_some()
@@ -416,7 +491,7 @@ impl Supervisor {
             || (!core.degraded && core.is_short_of_workers());
         if busy {
             self.idle_ticks = 0;
-            return TICK;
+            return self.next_late.unwrap_or(TICK).min(TICK);
         }
         self.idle_ticks += 1;
         if self.idle_ticks < IDLE_TICKS {
@@ -456,6 +531,12 @@ fn is_staying(core: &Core, worker: u32) -> bool {
     core.lanes[worker as usize]
         .as_ref()
         .is_some_and(|lane| matches!(lane.state, LaneState::Starting | LaneState::Ready))
+}
+
+/// Whether the worker has shown that it can work.
+fn works(lane: &Lane) -> bool {
+    let lasts = lane.started_at.elapsed() >= HEALTHY && lane.load() == 0;
+    lane.state != LaneState::Starting && (lane.completed > 0 || lasts)
 }
 
 /// Whether descriptors wait on the lane that no thread has claimed.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::engine::completion::Completion;
+use crate::error::{Error, Result};
 use crate::shm::arena::Block;
 use crate::shm::layout::PAYLOAD_WORDS;
 use crate::task::{Class, Label, SubmitOptions, TaskId};
@@ -27,6 +28,26 @@ pub(crate) enum Place {
     Ready,
     /// Ended; the completion waits for the thread that waits for this id.
     Held,
+}
+
+/// What a running task has against it, if its worker is killed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    None,
+    /// It ran beyond its deadline.
+    Late,
+    /// Its submitter cancelled it by force.
+    Cancelled,
+}
+
+/// What a task allows beyond one start, and for how long each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_attempts: u16,
+    pub(crate) retry_failed: bool,
+    pub(crate) retry_timed_out: bool,
+    /// Longest run in ticks; 0 = no limit.
+    pub(crate) deadline: u64,
 }
 
 /// A task's payload while the task is in flight.
@@ -53,9 +74,12 @@ pub(crate) struct Entry {
     pub(crate) awaited: bool,
     /// Its submitter asked for it to be cancelled.
     pub(crate) cancelled: bool,
-    /// Starts so far.
+    /// It ran when a worker died for a reason that may have been its own: no other runs beside it.
+    pub(crate) alone: bool,
+    pub(crate) verdict: Verdict,
+    /// Starts that have ended, all without an end of the task.
     pub(crate) attempt: u16,
-    pub(crate) max_attempts: u16,
+    pub(crate) limits: Limits,
     generation: u32,
     /// Of the present dispatch; 0 if there is none.
     pub(crate) ticket: u64,
@@ -65,6 +89,74 @@ pub(crate) struct Entry {
     pub(crate) payload: Payload,
     previous: u32,
     next: u32,
+}
+
+/// A list of tasks, linked through their entries: a task is in one list at most, and leaves it from
+/// any place at the same cost.
+#[derive(Debug)]
+pub(crate) struct List {
+    first: u32,
+    last: u32,
+    len: u32,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self {
+            first: NIL,
+            last: NIL,
+            len: 0,
+        }
+    }
+}
+
+impl List {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn push_back(&mut self, entries: &mut [Entry], index: u32) {
+        let entry = &mut entries[index as usize];
+        (entry.previous, entry.next) = (self.last, NIL);
+        match self.last {
+            NIL => self.first = index,
+            last => entries[last as usize].next = index,
+        }
+        self.last = index;
+        self.len += 1;
+    }
+
+    fn push_front(&mut self, entries: &mut [Entry], index: u32) {
+        let entry = &mut entries[index as usize];
+        (entry.previous, entry.next) = (NIL, self.first);
+        match self.first {
+            NIL => self.last = index,
+            first => entries[first as usize].previous = index,
+        }
+        self.first = index;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn unlink(&mut self, entries: &mut [Entry], index: u32) {
+        let Entry { previous, next, .. } = entries[index as usize];
+        match previous {
+            NIL => self.first = next,
+            previous => entries[previous as usize].next = next,
+        }
+        match next {
+            NIL => self.last = previous,
+            next => entries[next as usize].previous = previous,
+        }
+        self.len -= 1;
+    }
 }
 
 /// All tasks of an engine.
@@ -77,25 +169,34 @@ pub(crate) struct TaskTable {
     capacity: u32,
     /// Low half of every id: tells this engine's ids from others'.
     tag: u32,
-    ready_first: u32,
-    ready_last: u32,
-    ready: u32,
+    ready: List,
     held: u32,
 }
 
 impl TaskTable {
-    pub(crate) fn new(capacity: u32, tag: u32) -> Self {
-        Self {
+    /// Takes address space for all entries at once, so that no later submit can fail for want of
+    /// it; the memory behind it comes as it is used.
+    pub(crate) fn new(capacity: u32, tag: u32) -> Result<Self> {
+        let mut table = Self {
             entries: Vec::new(),
             completions: Vec::new(),
             free: Vec::new(),
             capacity,
             tag,
-            ready_first: NIL,
-            ready_last: NIL,
-            ready: 0,
+            ready: List::default(),
             held: 0,
-        }
+        };
+        let count = capacity as usize;
+        let reserved = (table.entries.try_reserve_exact(count))
+            .and_then(|()| table.completions.try_reserve_exact(count))
+            .and_then(|()| table.free.try_reserve_exact(count));
+        reserved.map_err(|_| {
+            Error::NoMemory(format!(
+                "no address space for a table of {capacity} tasks (lower max_tasks, or raise \
+                 RLIMIT_AS)"
+            ))
+        })?;
+        Ok(table)
     }
 
     /// Takes a slot for a new task, and makes its id; `None` if the table is full.
@@ -103,6 +204,7 @@ impl TaskTable {
     pub(crate) fn insert(
         &mut self,
         options: &SubmitOptions,
+        limits: Limits,
         payload: Payload,
         submitted: u64,
         unix_ms: u64,
@@ -127,8 +229,10 @@ impl TaskTable {
         }
         entry.awaited = false;
         entry.cancelled = false;
+        entry.alone = false;
+        entry.verdict = Verdict::None;
         entry.attempt = 0;
-        entry.max_attempts = u16::try_from(options.max_attempts).unwrap_or(u16::MAX);
+        entry.limits = limits;
         entry.ticket = 0;
         entry.user_data = options.user_data;
         entry.label = options.label;
@@ -149,8 +253,15 @@ impl TaskTable {
             priority: 0,
             awaited: false,
             cancelled: false,
+            alone: false,
+            verdict: Verdict::None,
             attempt: 0,
-            max_attempts: 1,
+            limits: Limits {
+                max_attempts: 1,
+                retry_failed: false,
+                retry_timed_out: false,
+                deadline: 0,
+            },
             generation: 0,
             ticket: 0,
             user_data: 0,
@@ -179,13 +290,13 @@ impl TaskTable {
 
     /// Tasks that have not ended.
     pub(crate) fn unfinished(&self) -> usize {
-        self.len() - (self.ready + self.held) as usize
+        self.len() - self.ready.len() - self.held as usize
     }
 
     /// Completions in the ready list.
     #[inline]
     pub(crate) fn ready(&self) -> usize {
-        self.ready as usize
+        self.ready.len()
     }
 
     /// The slot of a task that has not been delivered.
@@ -228,23 +339,38 @@ impl TaskTable {
     }
 
     fn push_ready(&mut self, index: u32) {
-        let last = self.ready_last;
-        let entry = &mut self.entries[index as usize];
-        entry.place = Place::Ready;
-        entry.previous = last;
-        entry.next = NIL;
-        match last {
-            NIL => self.ready_first = index,
-            last => self.entries[last as usize].next = index,
-        }
-        self.ready_last = index;
-        self.ready += 1;
+        self.entries[index as usize].place = Place::Ready;
+        self.ready.push_back(&mut self.entries, index);
+    }
+
+    /// Puts a task at the end of a list of its owner's.
+    #[inline]
+    pub(crate) fn push_back(&mut self, list: &mut List, index: u32) {
+        list.push_back(&mut self.entries, index);
+    }
+
+    /// Puts a task at the front of a list of its owner's.
+    pub(crate) fn push_front(&mut self, list: &mut List, index: u32) {
+        list.push_front(&mut self.entries, index);
+    }
+
+    /// Takes the first task of a list.
+    #[inline]
+    pub(crate) fn pop_front(&mut self, list: &mut List) -> Option<u32> {
+        let first = (list.first != NIL).then_some(list.first)?;
+        list.unlink(&mut self.entries, first);
+        Some(first)
+    }
+
+    /// Takes a task out of the list that it is in.
+    pub(crate) fn unlink(&mut self, list: &mut List, index: u32) {
+        list.unlink(&mut self.entries, index);
     }
 
     /// Takes the oldest completion of the ready list and gives its slot back.
     #[inline]
     pub(crate) fn pop_ready(&mut self) -> Option<Completion> {
-        match self.ready_first {
+        match self.ready.first {
             NIL => None,
             first => self.take(first),
         }
@@ -253,26 +379,13 @@ impl TaskTable {
     /// Takes the completion of an ended task and gives its slot back.
     pub(crate) fn take(&mut self, index: u32) -> Option<Completion> {
         match self.entries[index as usize].place {
-            Place::Ready => self.unlink(index),
+            Place::Ready => self.ready.unlink(&mut self.entries, index),
             Place::Held => self.held -= 1,
             _ => return None,
         }
         let completion = self.completions[index as usize].take();
         self.remove(index);
         completion
-    }
-
-    fn unlink(&mut self, index: u32) {
-        let Entry { previous, next, .. } = self.entries[index as usize];
-        match previous {
-            NIL => self.ready_first = next,
-            previous => self.entries[previous as usize].next = next,
-        }
-        match next {
-            NIL => self.ready_last = previous,
-            next => self.entries[next as usize].previous = previous,
-        }
-        self.ready -= 1;
     }
 
     /// Nobody waits for this id any more: a completion that was held for the waiter is polled.
@@ -310,21 +423,27 @@ fn make_id(unix_ms: u64, generation: u32, slot: u32, tag: u32) -> TaskId {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use uuid::{Variant, Version};
 
-    fn table(capacity: u32) -> TaskTable {
-        TaskTable::new(capacity, 0xdead_beef)
+    pub(crate) fn table(capacity: u32) -> TaskTable {
+        TaskTable::new(capacity, 0xdead_beef).unwrap()
     }
 
-    fn insert(table: &mut TaskTable) -> Option<u32> {
+    pub(crate) fn insert(table: &mut TaskTable) -> Option<u32> {
         let payload = Payload::Inline {
             words: [0; PAYLOAD_WORDS],
             len: 0,
         };
         let options = SubmitOptions::default();
-        let (index, id) = table.insert(&options, payload, 0, 1_700_000_000_000)?;
+        let limits = Limits {
+            max_attempts: 1,
+            retry_failed: false,
+            retry_timed_out: false,
+            deadline: 0,
+        };
+        let (index, id) = table.insert(&options, limits, payload, 0, 1_700_000_000_000)?;
         assert_eq!(table.get(index).id, id);
         Some(index)
     }

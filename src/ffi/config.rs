@@ -74,8 +74,11 @@ pub struct mf_class_config {
     pub threads: u32,
     /// Added to the workers' niceness, -20 to 19. Not supported if not 0.
     pub nice: i32,
+    /// Longest run in nanoseconds of tasks of this class that do not say; 0 =
+    /// mf_config.default_deadline_ns, < 0 = none.
+    pub deadline_ns: i64,
     /// 0.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 2],
 }
 
 const _: () = assert!(size_of::<mf_class_config>() == 32);
@@ -165,16 +168,26 @@ pub struct mf_config {
     pub affinity_cpus: *const u32,
     /// How many affinity_cpus there are.
     pub affinity_count: usize,
-    /// Replace a worker after so many tasks; 0 = never. Not supported if not 0.
+    /// Replace a worker after so many tasks, when it has finished them; 0 = never.
     pub recycle_tasks: u64,
-    /// Replace a worker that grows beyond so many bytes; 0 = never. Not supported if not 0.
+    /// Replace a worker that grows beyond so many bytes of resident memory, when it has finished what
+    /// it runs; 0 = never.
     pub recycle_rss: u64,
-    /// Longest run of tasks that do not say; <= 0 = none. Not supported if > 0.
+    /// Longest run in nanoseconds of tasks that do not say; <= 0 = none.
     pub default_deadline_ns: i64,
-    /// Starts of tasks that do not say; 0 or 1 = at most once. Not supported if above 1.
+    /// Starts of tasks that do not say, up to 65535; 0 or 1 = at most once.
     pub default_attempts: u32,
     /// MF_SANDBOX_* bits; 0 = none.
     pub sandbox: u32,
+    /// Nanoseconds that a worker has to finish what it runs, from the SIGTERM that it gets because
+    /// of a task beyond its deadline or cancelled by force, to the SIGKILL.
+    pub kill_grace_ns: i64,
+    /// Nanoseconds that a worker with tasks may be stopped (SIGSTOP) before it is killed. One that a
+    /// debugger has stopped is left alone.
+    pub stopped_grace_ns: i64,
+    /// Nanoseconds that a worker may leave tasks unstarted although it has a free thread, before it
+    /// is taken for hung and killed. A worker program counts as free if it runs nothing.
+    pub hang_timeout_ns: i64,
 }
 
 impl mf_config {
@@ -189,7 +202,8 @@ impl mf_config {
                 max_workers: c.max,
                 threads: c.threads,
                 nice: 0,
-                reserved: [0; 4],
+                deadline_ns: 0,
+                reserved: [0; 2],
             }
         };
         Self {
@@ -235,6 +249,9 @@ impl mf_config {
             default_deadline_ns: 0,
             default_attempts: 0,
             sandbox: 0,
+            kill_grace_ns: ns(config.kill_grace),
+            stopped_grace_ns: ns(config.stopped_grace),
+            hang_timeout_ns: ns(config.hang_timeout),
         }
     }
 
@@ -260,11 +277,26 @@ impl mf_config {
             .spin(span(self.spin_ns, "spin_ns")?)
             .reply_wait(span(self.reply_wait_ns, "reply_wait_ns")?)
             .start_timeout(span(self.start_timeout_ns, "start_timeout_ns")?)
-            .stop_grace(span(self.stop_grace_ns, "stop_grace_ns")?);
+            .stop_grace(span(self.stop_grace_ns, "stop_grace_ns")?)
+            .kill_grace(span(self.kill_grace_ns, "kill_grace_ns")?)
+            .stopped_grace(span(self.stopped_grace_ns, "stopped_grace_ns")?)
+            .hang_timeout(span(self.hang_timeout_ns, "hang_timeout_ns")?)
+            .default_attempts(self.default_attempts.max(1))
+            .recycle_after(or_never(self.recycle_tasks))
+            .recycle_rss(or_never(self.recycle_rss));
         for (class, c) in Class::ALL.into_iter().zip(self.classes) {
             builder = builder
                 .workers_between(class, c.min_workers, c.max_workers)
                 .threads(class, c.threads);
+            let deadline = match c.deadline_ns {
+                0 => self.default_deadline_ns,
+                ns => ns,
+            };
+            if deadline > 0
+                && let Some(deadline) = sized::timeout(deadline)
+            {
+                builder = builder.default_deadline(class, deadline);
+            }
         }
         if !self.name.is_null() {
             // SAFETY: a C string, by the caller's word.
@@ -301,7 +333,7 @@ impl mf_config {
             "mf_config.sandbox",
         )?;
         for class in self.classes {
-            if class.reserved != [0; 4] {
+            if class.reserved != [0; 2] {
                 return Err(reserved("mf_class_config"));
             }
             if !(-20..=19).contains(&class.nice) {
@@ -327,14 +359,7 @@ impl mf_config {
         off(thresholds == [0; 7], "mf_config.scaling_*")?;
         off(self.dispatch.is_none(), "mf_config.dispatch")?;
         off(self.scaling.is_none(), "mf_config.scaling")?;
-        off(self.affinity_count == 0, "mf_config.affinity_cpus")?;
-        off(self.recycle_tasks == 0, "mf_config.recycle_tasks")?;
-        off(self.recycle_rss == 0, "mf_config.recycle_rss")?;
-        off(
-            self.default_deadline_ns <= 0,
-            "mf_config.default_deadline_ns",
-        )?;
-        off(self.default_attempts <= 1, "mf_config.default_attempts")
+        off(self.affinity_count == 0, "mf_config.affinity_cpus")
     }
 
     /// # Safety
@@ -381,6 +406,11 @@ unsafe fn argv<'a>(list: *const *const c_char) -> Result<Vec<&'a OsStr>> {
             unsafe { CStr::from_ptr(string) }.to_bytes(),
         ));
     }
+}
+
+/// 0 = never.
+fn or_never(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit }
 }
 
 fn span(ns: i64, what: &str) -> Result<Duration> {

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 
 use crate::error::{Error, Result};
-use crate::ffi::config::{mf_config, none_set};
+use crate::ffi::config::mf_config;
 use crate::ffi::error::guard;
 use crate::ffi::handle;
 use crate::ffi::sized;
@@ -105,8 +105,10 @@ unsafe fn task_id(id: *const mf_task_id) -> Result<TaskId> {
     Ok(TaskId::from_bytes(id.bytes))
 }
 
-/// Asks for a task to be cancelled. A queued task is; a running one is told, mf_task_cancelled().
-/// What became of it, its completion says.
+/// Asks for a task to be cancelled. A queued task is; a running one is told, mf_task_cancelled(),
+/// and with MF_CANCEL_KILL its worker is killed unless the task ends by itself within
+/// mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
+/// MF_F_COLLATERAL. What became of the task, its completion says.
 ///
 /// - `engine`: the engine.
 /// - `id`: the task.
@@ -114,8 +116,7 @@ unsafe fn task_id(id: *const mf_task_id) -> Result<TaskId> {
 ///
 /// Returns MF_OK, or
 /// - MF_E_NOT_FOUND: no such task, or its completion was handed out;
-/// - MF_E_INVALID: not an engine, NULL, or unknown flags;
-/// - MF_E_UNSUPPORTED: MF_CANCEL_KILL, in this version.
+/// - MF_E_INVALID: not an engine, NULL, or unknown flags.
 ///
 /// Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
 ///
@@ -131,8 +132,15 @@ pub unsafe extern "C" fn mf_cancel(
         let engine = handle::find(engine)?;
         // SAFETY: the caller's word.
         let id = unsafe { task_id(id) }?;
-        none_set(flags, MF_CANCEL_KILL, "the flags of mf_cancel")?;
-        engine.cancel(id)?;
+        match flags {
+            0 => engine.cancel(id)?,
+            MF_CANCEL_KILL => engine.cancel_kill(id)?,
+            other => {
+                return Err(Error::invalid(format!(
+                    "the flags of mf_cancel have unknown bits: {other:#x}"
+                )));
+            }
+        }
         Ok(MF_OK)
     })
 }

@@ -33,6 +33,9 @@ impl From<Stats> for mf_engine_stats {
             workers: stats.workers,
             payload_bytes: stats.payload_bytes,
             payload_capacity: stats.payload_capacity,
+            retried: stats.retried,
+            killed: stats.killed,
+            recycled: stats.recycled,
         }
     }
 }
@@ -53,7 +56,7 @@ impl From<WorkerRow> for mf_worker_row {
             incarnation: row.incarnation,
             completed: row.completed,
             failed: row.failed,
-            crashed: 0,
+            crashed: row.crashed,
             busy_ns: row.busy_ns,
             service_ns: row.service_ns,
             rss_bytes: 0,

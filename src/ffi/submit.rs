@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
+use std::time::Duration;
 
 use crate::Loan;
 use crate::error::{Error, Result};
@@ -51,19 +52,21 @@ unsafe fn options(opts: *const mf_submit_opts) -> Result<SubmitOptions> {
     if opts.reserved0 != 0 {
         return Err(reserved("mf_submit_opts"));
     }
-    none_set(
-        opts.flags,
-        MF_RETRY_FAILED | MF_RETRY_TIMEOUT,
-        "mf_submit_opts.flags",
-    )?;
-    off(opts.deadline_ns <= 0, "mf_submit_opts.deadline_ns")?;
+    let retries = MF_RETRY_FAILED | MF_RETRY_TIMEOUT;
+    none_set(opts.flags & !retries, 0, "mf_submit_opts.flags")?;
     off(opts.sticky_key == 0, "mf_submit_opts.sticky_key")?;
-    off(opts.max_attempts <= 1, "mf_submit_opts.max_attempts")?;
-    Ok(SubmitOptions::new()
+    let mut options = SubmitOptions::new()
         .class(class(opts.task_class)?)
         .priority(opts.priority)
         .user_data(opts.user_data)
-        .label(opts.label))
+        .label(opts.label)
+        .max_attempts(opts.max_attempts)
+        .retry_failed(opts.flags & MF_RETRY_FAILED != 0)
+        .retry_timed_out(opts.flags & MF_RETRY_TIMEOUT != 0);
+    if opts.deadline_ns != 0 {
+        options = options.deadline(sized::timeout(opts.deadline_ns).unwrap_or(Duration::MAX));
+    }
+    Ok(options)
 }
 
 /// Fills `opts` with the defaults: CPU-bound, priority 0, at most once, nothing else.

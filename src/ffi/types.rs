@@ -59,12 +59,13 @@ pub const MF_F_BY_SIGNAL: u32 = 1;
 /// In mf_completion.flags: the task died beside others and may not be the one to blame.
 pub const MF_F_COLLATERAL: u32 = 2;
 
-/// For mf_cancel: kill the worker if the task is running. Not supported in this version.
+/// For mf_cancel: if the task is running, its worker is asked to leave, and killed after
+/// mf_config.kill_grace_ns.
 pub const MF_CANCEL_KILL: u32 = 1;
 
-/// In mf_submit_opts.flags: start a failed task again. Not supported in this version.
+/// In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left.
 pub const MF_RETRY_FAILED: u32 = 1;
-/// In mf_submit_opts.flags: start a timed-out task again. Not supported in this version.
+/// In mf_submit_opts.flags: start a task again that missed its deadline, while attempts are left.
 pub const MF_RETRY_TIMEOUT: u32 = 2;
 
 /// In mf_worker_row.state: asked for, not ready.
@@ -195,12 +196,13 @@ pub struct mf_submit_opts {
     pub user_data: u64,
     /// The caller's own id: travels to the worker, to logs and texts of crashes. Zeros = none.
     pub label: [u8; 16],
-    /// Longest run in nanoseconds; 0 = the engine's default, < 0 = none. Not supported if > 0.
+    /// Longest run in nanoseconds, from the start of each attempt; 0 = the default of its class,
+    /// < 0 = none. A task beyond it is asked to stop, then its worker is killed.
     pub deadline_ns: i64,
     /// Tasks with the same key run on the same worker; 0 = none. Not supported if not 0.
     pub sticky_key: u64,
-    /// Starts that the task allows, 1 = at most once; 0 = the engine's default. Not supported if
-    /// above 1.
+    /// Starts that the task allows, 1 = at most once, up to 65535; 0 = the engine's default. Only
+    /// the death of a worker uses more than one, and what MF_RETRY_* asks for.
     pub max_attempts: u32,
     /// 0.
     pub reserved0: u32,
@@ -266,6 +268,13 @@ pub struct mf_engine_stats {
     pub payload_bytes: u64,
     /// Bytes of the payload arena.
     pub payload_capacity: u64,
+    /// Starts again, of tasks whose worker died or that asked for it.
+    pub retried: u64,
+    /// Worker processes that the engine ended: for a task beyond its deadline or cancelled by force,
+    /// or because they were stopped, hung or broke the protocol.
+    pub killed: u64,
+    /// Worker processes that were replaced because of their number of tasks or their size.
+    pub recycled: u64,
 }
 
 /// One worker process. Rows are an array of a given element size; see mf_worker_stats().
@@ -298,7 +307,7 @@ pub struct mf_worker_row {
     pub completed: u64,
     /// Tasks that failed on it.
     pub failed: u64,
-    /// Tasks that crashed in this slot; 0: not counted in this version.
+    /// Tasks that crashed in this slot, on processes before this one.
     pub crashed: u64,
     /// Nanoseconds in handlers, over all threads.
     pub busy_ns: u64,

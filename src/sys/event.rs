@@ -16,13 +16,7 @@ impl Event {
     pub(crate) fn new() -> Result<Self> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map(Self)
-            .map_err(|e| {
-                Error::system(
-                    "eventfd",
-                    "cannot create an event (raise RLIMIT_NOFILE?)",
-                    e,
-                )
-            })
+            .map_err(|e| Error::system("eventfd", "cannot create an event", e))
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
@@ -54,13 +48,7 @@ impl EpollSet {
     pub(crate) fn new() -> Result<Self> {
         epoll::create(epoll::CreateFlags::CLOEXEC)
             .map(Self)
-            .map_err(|e| {
-                Error::system(
-                    "epoll_create1",
-                    "cannot create an epoll set (raise RLIMIT_NOFILE?)",
-                    e,
-                )
-            })
+            .map_err(|e| Error::system("epoll_create1", "cannot create an epoll set", e))
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, key: u64) -> Result<()> {

@@ -31,7 +31,7 @@ pub(crate) unsafe fn fork() -> Result<Fork> {
     match pid {
         -1 => Err(Error::system(
             "fork",
-            "cannot start a process (raise RLIMIT_NPROC or the cgroup's pids.max)",
+            "cannot start a process",
             std::io::Error::last_os_error(),
         )),
         0 => Ok(Fork::Child),
@@ -171,6 +171,30 @@ pub(crate) fn keep_across_exec(fd: BorrowedFd<'_>) -> Result<()> {
 pub(crate) fn is_open(fd: i32) -> bool {
     // SAFETY: F_GETFD takes any number.
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Which open file a descriptor's number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    /// `None` if the number means none.
+    pub(crate) fn of(fd: i32) -> Option<Self> {
+        let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `fstat` takes any number, and `stat` is a valid place for its answer.
+        if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
+            return None;
+        }
+        // SAFETY: filled by the call above, which succeeded.
+        let stat = unsafe { stat.assume_init() };
+        Some(Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
+    }
 }
 
 /// Replaces this process by a program found in `PATH`, with `extra` added to the environment.

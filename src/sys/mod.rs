@@ -22,3 +22,5 @@ pub(crate) mod selftest;
 pub(crate) mod socket;
 #[cfg(not(loom))]
 pub(crate) mod spin;
+#[cfg(not(loom))]
+pub(crate) mod term;

@@ -22,6 +22,16 @@ pub(crate) enum Exit {
     Unknown,
 }
 
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => f.write_str(&signal_name(*signal)),
+            Self::Unknown => f.write_str("an unknown signal"),
+        }
+    }
+}
+
 /// A process that is watched through its pidfd, which cannot come to mean another process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -69,6 +79,16 @@ impl Process {
 
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Asks the process to end (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Lets the process go on if something has stopped it.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// Waits until every thread of the process has ended, so that no store of its can follow.
@@ -140,6 +160,36 @@ pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec
         Ok(_) => polls.iter().map(|p| !p.revents().is_empty()).collect(),
         Err(_) => vec![false; fds.len()],
     }
+}
+
+/// What the kernel says about a process that is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// By SIGSTOP or the like, or by a debugger.
+    pub(crate) stopped: bool,
+    /// A debugger is attached.
+    pub(crate) traced: bool,
+}
+
+/// Asks the kernel for the state of a process (proc(5), `/proc/PID/status`); `None` if it is gone.
+/// The caller sees to it that the pid still is the process's: it has not been reaped.
+pub(crate) fn health(pid: u32) -> Option<Health> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start())
+    };
+    Some(Health {
+        stopped: field("State:")?.starts_with(['T', 't']),
+        traced: field("TracerPid:")? != "0",
+    })
+}
+
+/// Resident memory of a process in bytes; `None` if it is gone.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
+    let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// The name of a signal, such as `SIGSEGV`.

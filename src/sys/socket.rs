@@ -45,13 +45,7 @@ impl Socket {
             None,
         )
         .map(|(a, b)| (Self(a), Self(b)))
-        .map_err(|e| {
-            Error::system(
-                "socketpair",
-                "cannot create a control socket (raise RLIMIT_NOFILE?)",
-                e,
-            )
-        })
+        .map_err(|e| Error::system("socketpair", "cannot create a control socket", e))
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {

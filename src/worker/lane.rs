@@ -152,15 +152,17 @@ impl Lane {
         deadline: Option<Instant>,
     ) -> Result<Started, NoTask> {
         loop {
-            while let Some(message) = ring::pop(&self.down().ring, &self.up().head) {
+            // First: a worker that has to leave takes no more tasks, whatever lies on its lane.
+            while !self.is_closing()
+                && let Some(message) = ring::pop(&self.down().ring, &self.up().head)
+            {
                 if let Some(started) = self.start(hand, message) {
                     return Ok(started);
                 }
             }
             self.flush(hand);
             hand.now = 0;
-            if self.closing.load(Ordering::Relaxed) {
-                // Relaxed: set by the watcher, which wakes this thread until it has seen it.
+            if self.is_closing() {
                 return Err(NoTask::Closed);
             }
             if deadline.is_some_and(|d| Instant::now() >= d) {
@@ -282,8 +284,10 @@ impl Lane {
         ring::has_work(&self.down().ring, &self.up().head)
     }
 
+    #[inline]
     fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed) // Relaxed: see `next`.
+        // Relaxed: set by the watcher, which wakes every thread until it has seen it.
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Watcher: hands back every task that no thread has claimed. Each is claimed exactly as a
@@ -305,7 +309,7 @@ impl Lane {
 
     /// Watcher: makes every [`Lane::next`] end; true once nobody waits inside.
     pub(crate) fn close(&self) -> bool {
-        self.closing.store(true, Ordering::Relaxed); // Relaxed: see `next`.
+        self.closing.store(true, Ordering::Relaxed); // Relaxed: see `is_closing`.
         // A thread may look at `closing` just before this and fall asleep just after, so the
         // caller repeats this until it is true.
         self.down().tail.0.wake_all();

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{ClassState, Core, SCAN_BUDGET, Totals};
+use super::{ClassState, Core, Phase, SCAN_BUDGET, Totals};
 use crate::engine::completion::{Completion, Data};
+use crate::engine::lane::Doom;
 use crate::engine::payload::Payloads;
 use crate::engine::task_table::{Payload, Place, TaskTable};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
@@ -101,7 +103,7 @@ impl Core {
                 })
             });
             if scan == Some(Scan::Violation) {
-                self.quarantine(worker);
+                self.quarantine(worker, "a completion of a task that it does not have");
             }
         }
         self.pump_all();
@@ -175,6 +177,7 @@ impl Core {
             worker: lane.worker,
             incarnation: lane.incarnation,
             suspects: &mut lane.suspects,
+            may_retry: self.phase < Phase::Cancelling,
             returned: Vec::new(),
             sum_ns: 0,
             count: 0,
@@ -196,26 +199,24 @@ impl Core {
             lane.busy_ns = lane.busy_ns.saturating_add(sum_ns); // the worker's word
             lane.note_service(sum_ns, count);
         }
+        if lane.is_apart() && lane.load() == 0 {
+            lane.set_apart(self.classes[lane.class.index()].reserved == Some(lane.worker));
+        }
         if !lane.suspects.is_empty() {
-            self.quarantine(worker);
+            self.quarantine(worker, "a completion that makes no sense");
         }
         Some(answer)
     }
 
     /// A worker whose memory cannot be trusted is killed; its death settles the rest.
     #[cold]
-    pub(super) fn quarantine(&mut self, worker: usize) {
+    pub(crate) fn quarantine(&mut self, worker: usize, what: &'static str) {
         let Some(lane) = self.lanes[worker].as_mut().filter(|lane| !lane.killed) else {
             return;
         };
         self.totals.violations += 1;
-        log::error!(
-            "worker {} (pid {}) broke the protocol: killed",
-            lane.worker,
-            lane.pid()
-        );
-        lane.kill();
-        self.withdraw(worker);
+        lane.doom = None; // whatever else was held against it
+        self.condemn(worker, Doom::Violation(what), Duration::ZERO);
     }
 }
 
@@ -233,7 +234,9 @@ struct Settle<'a> {
     worker: u32,
     incarnation: u64,
     suspects: &'a mut Vec<u32>,
-    /// Tasks that were handed back unstarted.
+    /// The engine does not stop, so that a failed task may be started again.
+    may_retry: bool,
+    /// Tasks that were handed back unstarted, or failed and are to be started again.
     returned: Vec<u32>,
     sum_ns: u64,
     count: u32,
@@ -250,11 +253,18 @@ impl Settle<'_> {
             if cell.started(self.table.get(index).ticket).is_some() {
                 return self.suspects.push(index); // user code may have run
             }
+            self.totals.returned += 1;
             return self.returned.push(index);
         }
         let Some(data) = self.data(cell, &ending) else {
             return self.suspects.push(index);
         };
+        if ending.kind == Kind::Failed && self.table.get(index).limits.retry_failed {
+            // What it replied is let go here; the payload stays.
+            if self.is_retried(index) {
+                return self.returned.push(index);
+            }
+        }
         let entry = self.table.get_mut(index);
         let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
         let outcome = match ending.kind {
@@ -271,7 +281,8 @@ impl Settle<'_> {
             outcome,
             code: ending.code,
             worker: self.worker,
-            attempt: entry.attempt + 1,
+            // A worker says so of tasks only that it has not begun to run.
+            attempt: entry.attempt + u16::from(outcome != Outcome::Cancelled),
             by_signal: false,
             collateral: false,
             data,
@@ -310,6 +321,21 @@ impl Settle<'_> {
         Some(Data::Heap(bytes))
     }
 
+    /// Uses up an attempt of a failed task; true if it is started again.
+    #[cold]
+    fn is_retried(&mut self, index: u32) -> bool {
+        let entry = self.table.get_mut(index);
+        let retried =
+            self.may_retry && !entry.cancelled && entry.attempt + 1 < entry.limits.max_attempts;
+        if retried {
+            entry.attempt += 1;
+            self.totals.retried += 1;
+            self.count += 1;
+            self.failed += 1;
+        }
+        retried
+    }
+
     /// Puts the tasks that were handed back to the front of their queues, in the order in which they
     /// were handed out.
     #[cold]
@@ -321,10 +347,12 @@ impl Settle<'_> {
             let entry = table.get_mut(index);
             entry.ticket = 0;
             entry.place = Place::Central;
-            self.totals.returned += 1;
-            self.classes[entry.class.index()]
-                .central
-                .push_front(index, entry.priority);
+            let (class, alone) = (&mut self.classes[entry.class.index()], entry.alone);
+            if alone {
+                table.push_front(&mut class.alone, index);
+            } else {
+                class.central.push_front(table, index);
+            }
         }
     }
 }

@@ -69,6 +69,7 @@ impl Core {
         entry.place = Place::Lane { worker, slot };
         entry.ticket = ticket;
         lane.tasks[usize::from(slot)] = index;
+        lane.watched |= entry.limits.deadline != 0;
         let attempt = entry.attempt + 1;
         let (meta, payload) = match entry.payload {
             Payload::Inline { words, len } => (Meta::new(slot, attempt, len, false), words),
@@ -87,47 +88,122 @@ impl Core {
         if first {
             self.unannounced.push(worker);
         }
+        if lane.published() == self.recycle_after {
+            lane.retire();
+        }
     }
 
     /// Hands out what waits in the central queue, as far as there are credits.
     pub(crate) fn pump(&mut self, class: Class) {
+        let state = &self.classes[class.index()];
+        if !state.alone.is_empty() || state.reserved.is_some() {
+            self.pump_alone(class);
+        }
         if self.phase >= Phase::Cancelling {
-            while let Some(index) = self.classes[class.index()].central.pop() {
-                self.end(index, Outcome::Cancelled, 0, false, String::new());
+            while let Some(index) = self.pop_waiting(class) {
+                self.end(index, Outcome::Cancelled, 0, String::new());
             }
-        } else if self.degraded {
+        } else {
             self.give_up(class);
         }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {
                 return;
             };
-            let Some(index) = self.classes[class.index()].central.pop() else {
+            let Some(index) = self.classes[class.index()].central.pop(&mut self.table) else {
                 return;
             };
             if self.table.get(index).cancelled {
                 // Asked for while a worker had it, which then handed it back.
-                self.end(index, Outcome::Cancelled, 0, false, String::new());
+                self.end(index, Outcome::Cancelled, 0, String::new());
             } else {
                 self.dispatch(index, worker);
             }
         }
     }
 
-    /// Without the zygote: if the class has no worker any more, ends what waits for one.
+    /// Hands out tasks that must run alone, each to an idle worker which then gets nothing beside
+    /// it. If none is idle, the least loaded one gets nothing more until it is; but no more than
+    /// half of the workers (at least one) are kept from the other tasks in this way.
     #[cold]
-    pub(super) fn give_up(&mut self, class: Class) {
-        if !self.is_deserted(class) {
-            return;
+    fn pump_alone(&mut self, class: Class) {
+        while let Some(worker) = self.idle_worker(class) {
+            let state = &mut self.classes[class.index()];
+            let Some(index) = self.table.pop_front(&mut state.alone) else {
+                break;
+            };
+            if self.table.get(index).cancelled {
+                self.end(index, Outcome::Cancelled, 0, String::new());
+                continue;
+            }
+            state.reserved = state.reserved.filter(|&reserved| reserved != worker);
+            if let Some(lane) = &mut self.lanes[worker as usize] {
+                lane.set_apart(true);
+            }
+            self.dispatch(index, worker);
         }
-        while let Some(index) = self.classes[class.index()].central.pop() {
-            self.end(
-                index,
-                Outcome::Failed,
-                CODE_NO_WORKER,
-                false,
-                NO_ZYGOTE.into(),
-            );
+        let state = &mut self.classes[class.index()];
+        match state.reserved {
+            None if !state.alone.is_empty() => {
+                let lanes = || {
+                    let lane = |&worker: &u32| self.lanes[worker as usize].as_ref();
+                    state.ready.iter().filter_map(lane)
+                };
+                let apart = lanes().filter(|lane| lane.is_apart()).count();
+                let candidates = lanes().filter(|lane| !lane.is_apart());
+                if apart < (state.ready.len() / 2).max(1)
+                    && let Some(worker) = candidates.min_by_key(|l| l.load()).map(|l| l.worker)
+                    && let Some(lane) = &mut self.lanes[worker as usize]
+                {
+                    state.reserved = Some(worker);
+                    lane.set_apart(true);
+                    lane.recall();
+                }
+            }
+            Some(worker) if state.alone.is_empty() => {
+                state.reserved = None;
+                if let Some(lane) = &mut self.lanes[worker as usize] {
+                    lane.set_apart(false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A worker with nothing to do.
+    fn idle_worker(&mut self, class: Class) -> Option<u32> {
+        let ready = &self.classes[class.index()].ready;
+        ready.iter().copied().find(|&worker| {
+            self.lanes[worker as usize]
+                .as_mut()
+                .is_some_and(Lane::is_idle)
+        })
+    }
+
+    /// Takes a task that no worker has, in whichever queue it waits.
+    fn pop_waiting(&mut self, class: Class) -> Option<u32> {
+        let state = &mut self.classes[class.index()];
+        (state.central.pop(&mut self.table)).or_else(|| self.table.pop_front(&mut state.alone))
+    }
+
+    /// Ends what waits for a worker if none is there and none can be started.
+    #[inline]
+    pub(super) fn give_up(&mut self, class: Class) {
+        if self.degraded || self.classes[class.index()].broken.is_some() {
+            self.give_up_slowly(class);
+        }
+    }
+
+    #[cold]
+    fn give_up_slowly(&mut self, class: Class) {
+        let state = &self.classes[class.index()];
+        let why = match &state.broken {
+            Some(why) if state.ready.is_empty() => format!("no worker can be started: {why}"),
+            _ if self.degraded && self.is_deserted(class) => NO_ZYGOTE.to_owned(),
+            _ => return,
+        };
+        while let Some(index) = self.pop_waiting(class) {
+            self.end(index, Outcome::Failed, CODE_NO_WORKER, why.clone());
         }
     }
 

@@ -1,41 +1,99 @@
-//! The ends that no worker reports: crashes, cancellations, tasks that nobody can run.
+//! The ends that no worker reports: crashes, time-outs, cancellations, tasks that nobody can run;
+//! and who is started again.
 #![forbid(unsafe_code)]
 
 use super::{Core, NO_WORKER, Phase};
 use crate::engine::completion::{Completion, Data};
-use crate::engine::lane::Lane;
-use crate::engine::task_table::{Payload, Place};
+use crate::engine::lane::{Doom, Lane};
+use crate::engine::task_table::{Payload, Place, Verdict};
 use crate::shm::layout::CREDITS;
 use crate::sys::process::{Exit, signal_name};
 use crate::sys::sync::Ordering;
 use crate::task::Outcome;
 
+/// The end of a worker process, as far as its tasks are concerned.
+#[derive(Debug)]
+struct Death {
+    worker: u32,
+    code: i32,
+    by_signal: bool,
+    /// `worker 3 (pid 4711) died of SIGSEGV`
+    text: String,
+    /// The engine ended it for one of its tasks.
+    for_a_task: bool,
+    /// How many tasks ran when it died.
+    running: usize,
+}
+
+/// A task that ran when its worker died.
+#[derive(Debug, Clone, Copy)]
+struct Victim {
+    index: u32,
+    /// When it was started, if the worker says so.
+    start: Option<u64>,
+}
+
+/// An end that is not a completion of a worker's.
+#[derive(Debug)]
+struct End {
+    outcome: Outcome,
+    worker: u32,
+    code: i32,
+    by_signal: bool,
+    collateral: bool,
+    /// When the last attempt was started.
+    start: Option<u64>,
+    text: String,
+}
+
+impl Death {
+    fn of(lane: &Lane, exit: Exit, running: usize) -> Self {
+        let (code, by_signal, how) = match exit {
+            Exit::Signal(signal) => (signal, true, format!("died of {}", signal_name(signal))),
+            Exit::Code(code) => (code, false, format!("exited with code {code}")),
+            Exit::Unknown => (0, true, "died of an unknown signal".to_owned()),
+        };
+        let how = match lane.doom {
+            Some(doom) => format!("{doom} ({how})"),
+            None => how,
+        };
+        Self {
+            worker: lane.worker,
+            code,
+            by_signal,
+            text: format!("worker {} (pid {}) {how}", lane.worker, lane.pid()),
+            for_a_task: lane.doom.is_some_and(Doom::is_for_a_task),
+            running,
+        }
+    }
+}
+
 impl Core {
     /// Settles everything that was out on a lane whose process has ended (so that no store of its
-    /// can follow): finished tasks complete, started ones are crashed (or cancelled, if that is
-    /// why the worker died), the rest goes back to the front of the central queue.
+    /// can follow): finished tasks complete, started ones are started again or end (timed out or
+    /// cancelled if that is why the worker died, else crashed), the rest goes back to the front of
+    /// the central queue.
     pub(crate) fn bury(&mut self, worker: usize, exit: Exit) {
         self.withdraw(worker); // first: draining hands out what waits
         self.drain_thoroughly(&mut ());
         let Some(mut lane) = self.lanes[worker].take() else {
             return;
         };
-        let mut started = std::mem::take(&mut lane.suspects);
+        let mut started: Vec<Victim> = std::mem::take(&mut lane.suspects)
+            .into_iter()
+            .map(|index| Victim { index, start: None })
+            .collect();
         let mut unstarted = Vec::new();
         for (slot, ticket) in (0..CREDITS).filter_map(|s| lane.collector.outstanding_at(s)) {
             let index = lane.tasks[usize::from(slot)];
-            if lane.shared.up().slots[usize::from(slot)]
-                .started(ticket)
-                .is_some()
-            {
-                started.push(index);
-            } else {
-                unstarted.push(index);
+            match lane.shared.up().slots[usize::from(slot)].started(ticket) {
+                None => unstarted.push(index),
+                start => started.push(Victim { index, start }),
             }
         }
-        let collateral = started.len() > 1;
-        for index in started {
-            self.end_started(index, &lane, exit, collateral);
+        let death = Death::of(&lane, exit, started.len());
+        for victim in started {
+            self.settle_started(victim, &death);
         }
         // In ticket order, so that the front of the queue has the order in which they were handed
         // out.
@@ -47,102 +105,109 @@ impl Core {
         self.pump_all();
     }
 
-    /// Ends a task whose worker died under it.
-    pub(super) fn end_started(&mut self, index: u32, lane: &Lane, exit: Exit, collateral: bool) {
+    /// Ends a task whose worker died under it, or has it started again.
+    fn settle_started(&mut self, Victim { index, start }: Victim, death: &Death) {
+        let stopping = self.phase >= Phase::Cancelling;
         let entry = self.table.get_mut(index);
         entry.attempt += 1;
-        if self.phase >= Phase::Cancelling {
-            return self.end(
-                index,
-                Outcome::Cancelled,
-                0,
-                false,
-                "the engine was stopped".into(),
-            );
-        }
-        let (code, by_signal, how) = match exit {
-            Exit::Signal(signal) => (signal, true, format!("died of {}", signal_name(signal))),
-            Exit::Code(code) => (code, false, format!("exited with code {code}")),
-            Exit::Unknown => (0, true, "died of an unknown signal".to_owned()),
+        let left = entry.attempt < entry.limits.max_attempts && !stopping;
+        let (outcome, again) = match entry.verdict {
+            _ if stopping => (Outcome::Cancelled, false),
+            Verdict::Cancelled => (Outcome::Cancelled, false),
+            Verdict::Late => (Outcome::TimedOut, left && entry.limits.retry_timed_out),
+            Verdict::None => (Outcome::Crashed, left),
         };
-        let text = format!(
-            "worker {} (pid {}) {how} running task {}, attempt {}",
-            lane.worker,
-            lane.pid(),
-            entry.id,
-            entry.attempt
-        );
-        self.end_on(
-            index,
-            lane.worker,
-            Outcome::Crashed,
-            (code, by_signal),
-            collateral,
+        if again {
+            if entry.cancelled {
+                return self.end(index, Outcome::Cancelled, 0, String::new());
+            }
+            // It may have been the one that killed the worker: no other shall suffer from it again.
+            entry.alone |= outcome == Outcome::Crashed && !death.for_a_task;
+            self.totals.retried += 1;
+            return self.send_back(index);
+        }
+        let text = match (outcome, stopping) {
+            (_, true) => "the engine was stopped".to_owned(),
+            _ => format!(
+                "{} running task {}, attempt {}",
+                death.text, entry.id, entry.attempt
+            ),
+        };
+        let crashed = outcome == Outcome::Crashed;
+        self.crashed[death.worker as usize] += u64::from(crashed);
+        let end = End {
+            outcome,
+            worker: death.worker,
+            code: if crashed { death.code } else { 0 },
+            by_signal: crashed && death.by_signal,
+            collateral: crashed && (death.for_a_task || death.running > 1),
+            start,
             text,
-        );
+        };
+        self.end_on(index, end);
     }
 
-    /// Puts a task that was handed out but not started back to the front of its queue.
-    pub(super) fn send_back(&mut self, index: u32) {
+    /// Puts a task that is to be started (again) to the front of its queue.
+    fn send_back(&mut self, index: u32) {
         let entry = self.table.get_mut(index);
         entry.ticket = 0;
         entry.place = Place::Central;
+        entry.verdict = Verdict::None;
         if entry.cancelled || self.phase >= Phase::Cancelling {
-            return self.end(index, Outcome::Cancelled, 0, false, String::new());
+            return self.end(index, Outcome::Cancelled, 0, String::new());
         }
-        self.classes[entry.class.index()]
-            .central
-            .push_front(index, entry.priority);
+        let (class, alone) = (entry.class.index(), entry.alone);
+        let class = &mut self.classes[class];
+        if alone {
+            self.table.push_front(&mut class.alone, index);
+        } else {
+            class.central.push_front(&mut self.table, index);
+        }
     }
 
     /// Ends a task that is on no lane.
-    pub(crate) fn end(
-        &mut self,
-        index: u32,
-        outcome: Outcome,
-        code: i32,
-        by_signal: bool,
-        text: String,
-    ) {
-        self.end_on(index, NO_WORKER, outcome, (code, by_signal), false, text);
+    pub(crate) fn end(&mut self, index: u32, outcome: Outcome, code: i32, text: String) {
+        let end = End {
+            outcome,
+            worker: NO_WORKER,
+            code,
+            by_signal: false,
+            collateral: false,
+            start: None,
+            text,
+        };
+        self.end_on(index, end);
     }
 
-    pub(super) fn end_on(
-        &mut self,
-        index: u32,
-        worker: u32,
-        outcome: Outcome,
-        (code, by_signal): (i32, bool),
-        collateral: bool,
-        text: String,
-    ) {
-        let queued = self
-            .clock
-            .now()
-            .saturating_sub(self.table.get(index).submitted);
+    fn end_on(&mut self, index: u32, end: End) {
+        let now = self.clock.now();
         let entry = self.table.get(index);
+        // The worker's word, as far as it can be true.
+        let start = end
+            .start
+            .map_or(now, |start| start.clamp(entry.submitted.min(now), now));
         let completion = Completion {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(queued),
-            run_ns: 0,
-            outcome,
-            code,
-            worker,
+            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
+            run_ns: self.clock.ns(now - start),
+            outcome: end.outcome,
+            code: end.code,
+            worker: end.worker,
             attempt: entry.attempt,
-            by_signal,
-            collateral,
-            data: if text.is_empty() {
+            by_signal: end.by_signal,
+            collateral: end.collateral,
+            data: if end.text.is_empty() {
                 Data::EMPTY
             } else {
-                Data::text(text)
+                Data::text(end.text)
             },
         };
         if let Payload::Arena { block, .. } = entry.payload {
             self.payloads.free(block);
         }
-        self.totals.by_outcome[outcome as usize] += 1;
+        self.totals.by_outcome[end.outcome as usize] += 1;
         self.kept += 1;
         self.table.keep(index, completion);
     }
@@ -152,11 +217,16 @@ impl Core {
     pub(crate) fn cancel(&mut self, index: u32) {
         let entry = self.table.get_mut(index);
         entry.cancelled = true;
-        let (class, priority, ticket) = (entry.class, entry.priority, entry.ticket);
+        let (class, alone, ticket) = (entry.class.index(), entry.alone, entry.ticket);
         match entry.place {
             Place::Central => {
-                self.classes[class.index()].central.remove(index, priority);
-                self.end(index, Outcome::Cancelled, 0, false, String::new());
+                let class = &mut self.classes[class];
+                if alone {
+                    self.table.unlink(&mut class.alone, index);
+                } else {
+                    class.central.remove(&mut self.table, index);
+                }
+                self.end(index, Outcome::Cancelled, 0, String::new());
             }
             Place::Lane { worker, slot } => {
                 if let Some(lane) = &self.lanes[worker as usize] {

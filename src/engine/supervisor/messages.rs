@@ -11,35 +11,9 @@ use crate::sys::process::{Exit, Process};
 use crate::worker::link::{FromWorker, FromZygote, Incoming, ToWorker};
 
 impl Supervisor {
-    pub(super) fn lose_zygote(&mut self, core: &mut Core) {
-        if core.degraded {
-            return;
-        }
-        core.degraded = true;
-        self.sources.remove(&self.zygote.socket);
-        let exit = self.zygote.process.reap();
-        log::error!("the zygote died ({exit:?}): no worker can be started any more");
-        if core.starting {
-            core.start_failure.get_or_insert_with(|| {
-                Error::Internal("the zygote died before the workers were ready".into())
-            });
-        }
-        // Workers that were asked for and never came will not come.
-        for worker in 0..core.lanes.len() {
-            if core.lanes[worker]
-                .as_ref()
-                .is_some_and(|lane| lane.process.is_none())
-            {
-                self.remove(core, worker, Exit::Unknown);
-            }
-        }
-        core.pump_all(); // what waits for a worker that cannot come ends
-        core.kept += 1; // whoever waits for the start looks again
-    }
-
     pub(super) fn hear_zygote(&mut self, core: &mut Core) {
-        loop {
-            match FromZygote::receive(&self.zygote.socket, false) {
+        while let Some(socket) = self.zygote.socket() {
+            match FromZygote::receive(socket, false) {
                 Incoming::Message(FromZygote::Spawned { incarnation, pid }, mut fds) => {
                     let process = rustix::process::Pid::from_raw(pid.cast_signed())
                         .zip(fds.pop())
@@ -47,14 +21,15 @@ impl Supervisor {
                     self.meet(core, incarnation, process);
                 }
                 Incoming::Message(FromZygote::Refused { incarnation, errno }, _) => {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    self.fail_start(core, incarnation, || {
-                        Error::system(
-                            "fork",
-                            "cannot start a worker (raise RLIMIT_NPROC or the cgroup's pids.max)",
-                            error,
-                        )
-                    });
+                    let error = Error::system(
+                        "fork",
+                        "cannot start a worker",
+                        std::io::Error::from_raw_os_error(errno),
+                    );
+                    if let Some(lane) = find(core, incarnation) {
+                        lane.trouble = Some(error.to_string());
+                    }
+                    self.fail_start(core, incarnation, || error);
                     if let Some(worker) = find(core, incarnation).map(|lane| lane.worker) {
                         self.remove(core, worker as usize, Exit::Unknown);
                     }
@@ -84,11 +59,7 @@ impl Supervisor {
             log::error!("no file descriptor is left for the pidfd of worker {worker}");
             core.totals.spawned = spawned;
             self.fail_start(core, incarnation, || {
-                Error::system(
-                    "recvmsg",
-                    "cannot watch a worker (raise RLIMIT_NOFILE)",
-                    rustix::io::Errno::MFILE,
-                )
+                Error::system("recvmsg", "cannot watch a worker", rustix::io::Errno::MFILE)
             });
             return core.send_away(worker);
         };
@@ -112,11 +83,19 @@ impl Supervisor {
             match FromWorker::receive(&lane.control) {
                 Incoming::Message(FromWorker::Hello, _) => self.welcome(core, incarnation),
                 Incoming::Message(FromWorker::ExecFailed { errno }, _) => {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    log::error!("cannot execute the worker program: {error}");
-                    self.fail_start(core, incarnation, || {
-                        Error::system("execvp", "cannot execute the worker program", error)
-                    });
+                    let class = lane.class;
+                    let error = Error::system(
+                        "execvp",
+                        "cannot execute the worker program",
+                        std::io::Error::from_raw_os_error(errno),
+                    );
+                    lane.trouble = Some(error.to_string());
+                    // No such program: the next try will not find it either.
+                    let hopeless = matches!(errno, libc::ENOENT | libc::EACCES | libc::ENOEXEC);
+                    if hopeless && !core.starting {
+                        self.note_bad_start(core, class, error.to_string(), true);
+                    }
+                    self.fail_start(core, incarnation, || error);
                 }
                 Incoming::Message(FromWorker::NeedResults { len }, _) => {
                     if len == 0 {

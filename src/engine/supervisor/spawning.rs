@@ -37,7 +37,7 @@ impl Supervisor {
             {
                 core.dismiss(worker);
             }
-            if core.degraded {
+            if self.zygote.socket().is_none() {
                 continue;
             }
             let slots = first - config.max..first;
@@ -87,11 +87,12 @@ impl Supervisor {
             event.as_fd(),
             theirs.as_fd(),
         ];
+        let zygote = self.zygote.socket().ok_or(Error::Closed)?;
         ToZygote::Spawn {
             worker,
             incarnation,
         }
-        .send(&self.zygote.socket, &fds)
+        .send(zygote, &fds)
         .map_err(|e| Error::system("sendmsg", "cannot ask the zygote for a worker", e))?;
         Ok(NewLane {
             worker,
@@ -105,7 +106,8 @@ impl Supervisor {
     }
 
     pub(super) fn admit(&mut self, core: &mut Core, new: NewLane) -> Result<()> {
-        let lane = Lane::new(new);
+        let crashed = core.crashed[new.worker as usize];
+        let lane = Lane::new(new, crashed);
         self.sources
             .add(&lane.control, Source::Control(lane.incarnation).key())?;
         self.shared.bells.add(&lane.event, u64::from(lane.worker))?;
@@ -117,8 +119,9 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn put_off(&mut self, core: &mut Core, worker: u32, error: Error) {
+    pub(super) fn put_off(&mut self, core: &mut Core, worker: u32, class: Class, error: Error) {
         log::error!("worker {worker} cannot be started: {error}");
+        self.note_bad_start(core, class, error.to_string(), false);
         let slot = &mut self.slots[worker as usize];
         slot.failures = slot.failures.saturating_add(1);
         let delay = BACKOFF * 2_u32.pow(slot.failures.min(10));

@@ -1,0 +1,166 @@
+//! The supervisor's zygote: what becomes of the engine when it dies, and a new one where that is
+//! possible.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use super::{BACKOFF, HEALTHY, Source, Supervisor};
+use crate::config::Config;
+use crate::engine::core::{Core, Phase};
+use crate::engine::shared::Shared;
+use crate::error::{Error, Result};
+use crate::sys::event::EpollSet;
+use crate::sys::fork::FileIdentity;
+use crate::sys::process::Exit;
+use crate::sys::socket::Socket;
+use crate::worker::link::ToZygote;
+use crate::worker::zygote::{self, ZygoteLink};
+
+/// After so many zygotes that did not live, there is no further try.
+const TRIES: u32 = 5;
+
+/// The zygote, or the intention to start another.
+pub(super) struct Helper {
+    link: Option<ZygoteLink>,
+    since: Instant,
+    failures: u32,
+    not_before: Instant,
+    /// What the inherited descriptors were at the start: their numbers may mean others now.
+    inherited: Vec<Option<FileIdentity>>,
+}
+
+impl Helper {
+    /// Takes a new engine's zygote on.
+    pub(super) fn adopt(link: ZygoteLink, shared: &Shared, sources: &EpollSet) -> Result<Self> {
+        let mut helper = Self {
+            link: None,
+            since: Instant::now(),
+            failures: 0,
+            not_before: Instant::now(),
+            inherited: inherited(&shared.config),
+        };
+        helper.install(link, shared, sources)?;
+        Ok(helper)
+    }
+
+    /// Listens to a zygote from now on, and tells it what it has to clean up.
+    fn install(&mut self, link: ZygoteLink, shared: &Shared, sources: &EpollSet) -> Result<()> {
+        sources.add(&link.socket, Source::Zygote.key())?;
+        sources.add(&link.process, Source::ZygoteDeath.key())?;
+        if let Some(name) = shared.control.os_name() {
+            let name = name.to_string_lossy().into_owned();
+            ToZygote::Name(name)
+                .send(&link.socket, &[])
+                .map_err(|e| Error::system("sendmsg", "cannot reach the zygote", e))?;
+        }
+        self.link = Some(link);
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    pub(super) fn socket(&self) -> Option<&Socket> {
+        self.link.as_ref().map(|link| &link.socket)
+    }
+
+    /// Lets it go on if somebody has stopped it.
+    pub(super) fn resume(&self) {
+        if let Some(link) = &self.link {
+            link.process.resume();
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(link) = &self.link {
+            link.process.kill();
+        }
+    }
+
+    /// Whether another zygote can take the place of a dead one: it needs nothing of the host's
+    /// memory (worker programs only), and the descriptors that it hands down are still the same.
+    fn can_be_replaced(&self, config: &Config) -> bool {
+        config.is_program() && self.failures < TRIES && inherited(config) == self.inherited
+    }
+}
+
+fn inherited(config: &Config) -> Vec<Option<FileIdentity>> {
+    let identify = |&fd: &i32| FileIdentity::of(fd);
+    config.inherit.iter().map(identify).collect()
+}
+
+impl Supervisor {
+    /// The zygote is gone. The workers that it has started go on.
+    pub(super) fn lose_zygote(&mut self, core: &mut Core) {
+        let Some(link) = self.zygote.link.take() else {
+            return;
+        };
+        self.sources.remove(&link.socket);
+        self.sources.remove(&link.process);
+        let exit = link.process.reap();
+        if self.zygote.since.elapsed() < HEALTHY {
+            self.zygote.failures += 1;
+        } else {
+            self.zygote.failures = 0;
+        }
+        self.zygote.not_before = Instant::now() + self.zygote_delay();
+        if self.zygote.can_be_replaced(&self.shared.config) {
+            log::warn!("the zygote died ({exit}): starting another");
+        } else {
+            self.degrade(core, &format!("the zygote died ({exit})"));
+        }
+        if core.starting {
+            core.start_failure.get_or_insert_with(|| {
+                Error::Internal("the zygote died before the workers were ready".into())
+            });
+        }
+        for worker in 0..core.lanes.len() {
+            let Some(lane) = &mut core.lanes[worker] else {
+                continue;
+            };
+            lane.orphaned = true;
+            if lane.process.is_none() {
+                // Asked for, and will not come.
+                self.detach(core, worker);
+                core.bury(worker, Exit::Unknown);
+            }
+        }
+        core.pump_all(); // what waits for a worker that cannot come ends
+        core.kept += 1; // whoever waits for the start looks again
+    }
+
+    fn zygote_delay(&self) -> Duration {
+        match self.zygote.failures {
+            0 => Duration::ZERO,
+            n => BACKOFF * 2_u32.pow(n.min(8)),
+        }
+    }
+
+    fn degrade(&self, core: &mut Core, why: &str) {
+        core.degraded = true;
+        log::error!("{why}: no worker can be started any more");
+    }
+
+    /// Starts another zygote in the place of a dead one.
+    pub(super) fn revive_zygote(&mut self, core: &mut Core) {
+        let gone = self.zygote.link.is_none() && !core.degraded;
+        if !gone || core.phase >= Phase::Cancelling || Instant::now() < self.zygote.not_before {
+            return;
+        }
+        if !self.zygote.can_be_replaced(&self.shared.config) {
+            self.degrade(core, "no other zygote can be started");
+            core.pump_all();
+            return;
+        }
+        let config = &self.shared.config;
+        let started = match &config.role {
+            Some(role) => zygote::start(role, &config.inherit),
+            None => Err(Error::Internal("no role".into())),
+        };
+        let installed =
+            started.and_then(|link| self.zygote.install(link, &self.shared, &self.sources));
+        if let Err(e) = installed {
+            log::error!("the zygote cannot be started again: {e}");
+            self.zygote.failures += 1;
+            self.zygote.not_before = Instant::now() + self.zygote_delay();
+        }
+    }
+}
