@@ -251,7 +251,7 @@ pub(super) fn meddle(run: &Run<'_>, tasks: &Receiver<(u64, Meddling)>, mut rando
         let answer = match meddling {
             Meddling::None => Ok(()),
             Meddling::Cancel => run.engine.cancel(id),
-            Meddling::CancelKill => run.engine.cancel(id),
+            Meddling::CancelKill => run.engine.cancel_kill(id),
         };
         if let Err(error) = answer
             && !matches!(error, Error::NotFound)

@@ -26,6 +26,8 @@ enum Manner {
     Segv = 1,
     /// The engine has to notice, and to kill it.
     Stop = 2,
+    /// It may finish what it runs.
+    Term = 3,
 }
 
 impl Manner {
@@ -34,6 +36,7 @@ impl Manner {
             Self::Kill => Signal::KILL,
             Self::Segv => Signal::SEGV,
             Self::Stop => Signal::STOP,
+            Self::Term => Signal::TERM,
         }
     }
 }
@@ -49,10 +52,10 @@ pub(super) struct Kill {
 
 /// Deaths that the killer has seen, by [`Manner`].
 #[derive(Debug, Default)]
-pub(super) struct Deaths([AtomicU64; 3]);
+pub(super) struct Deaths([AtomicU64; 4]);
 
 impl Deaths {
-    pub(super) fn by_manner(&self) -> [u64; 3] {
+    pub(super) fn by_manner(&self) -> [u64; 4] {
         self.0.each_ref().map(|n| n.load(SeqCst))
     }
 }
@@ -119,10 +122,6 @@ impl<'a> Killer<'a> {
                 }
                 return false;
             }
-            if victim.manner == Manner::Stop && victim.since.elapsed() > Duration::from_millis(50) {
-                // For now: the engine does not notice.
-                let _ = pidfd_send_signal(&victim.process, Signal::KILL);
-            }
             let waiting = victim.since.elapsed() < PATIENCE;
             if !waiting {
                 ledger.complain(format!(
@@ -155,6 +154,7 @@ impl<'a> Killer<'a> {
             0..=4 => self.pause(&process),
             5..=14 => self.kill(&row, process, Manner::Stop),
             15..=24 => self.kill(&row, process, Manner::Segv),
+            25..=29 => self.kill(&row, process, Manner::Term),
             _ => self.kill(&row, process, Manner::Kill),
         }
     }

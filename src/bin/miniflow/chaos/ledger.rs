@@ -274,9 +274,11 @@ impl Ledger {
         let comparable = open == 0 && counts.wrong[Wrong::Duplicated as usize] == 0;
         let wrong = stats.submitted != counts.accepted
             || held != 0
+            || stats.violations != 0
+            || stats.degraded
             || comparable && ended != counts.outcomes;
         if wrong {
-            let text = format!("the engine counts otherwise: {stats:?}, not {counts:?}");
+            let text = format!("the engine's counters are not right: {stats:?} beside {counts:?}");
             note(&mut state, Wrong::Unexplained, text);
         }
         // The moment between the engine's mark and the handler's first line is short.

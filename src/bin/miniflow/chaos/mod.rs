@@ -130,7 +130,12 @@ fn start_engine(seed: u64, log: StartLog) -> Result<Engine> {
         .max_payload(plan::LONGEST as u64)
         .result_arena(16 << 20)
         .max_result(plan::LONGEST as u64)
-        .stop_grace(Duration::from_millis(200));
+        .stop_grace(Duration::from_millis(200))
+        .default_attempts(plan::ATTEMPTS)
+        .default_deadline(Class::IoBound, plan::IO_DEADLINE)
+        .kill_grace(Duration::from_millis(5))
+        .stopped_grace(Duration::from_millis(50))
+        .recycle_after(300);
     for (class, most) in MAX_WORKERS {
         builder = builder.workers_between(class, most, most);
     }
@@ -253,11 +258,12 @@ impl Chaos<'_> {
     }
 
     fn kills(&self) -> KillsBy {
-        let [sigkill, sigsegv, sigstop] = self.deaths.by_manner();
+        let [sigkill, sigsegv, sigstop, sigterm] = self.deaths.by_manner();
         KillsBy {
             sigkill,
             sigsegv,
             sigstop,
+            sigterm,
             handler: self.log.deaths(),
         }
     }

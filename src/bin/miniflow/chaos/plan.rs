@@ -11,6 +11,10 @@ use super::random::{Random, digest, fill};
 
 /// Longest payload and longest reply.
 pub(super) const LONGEST: usize = 1 << 20;
+/// The engine's default number of starts.
+pub(super) const ATTEMPTS: u32 = 2;
+/// The engine's default deadline of IO-bound tasks.
+pub(super) const IO_DEADLINE: Duration = Duration::from_millis(50);
 /// The code of a task that ends early because it was asked to.
 pub(super) const CODE_CANCELLED: i32 = 77;
 /// The code of a task that fails as planned.
@@ -83,6 +87,8 @@ pub(super) struct Plan {
     pub(super) meddling: Meddling,
     /// Some thread waits for its id.
     pub(super) awaited: bool,
+    /// Leaves to the engine's defaults what it can.
+    by_default: bool,
     pub(super) max_attempts: u32,
     pub(super) deadline: Option<Duration>,
     pub(super) retry_failed: bool,
@@ -97,14 +103,20 @@ impl Plan {
         let mut random = Random::of(seed, number);
         let max_attempts = [1, 1, 1, 2, 3, 4][random.index(6)];
         let deed = deed(&mut random, max_attempts);
-        let deadline = match deed {
-            Deed::Hang { .. } => Some(random.between(2, 10)),
-            _ if random.chance(30) => Some(random.between(1, 20)),
-            _ => None,
-        };
+        let class = Class::ALL[random.index(2)];
+        // A task that hangs has a deadline, or is cancelled by force.
+        let (mut deadline, mut meddling) = (None, meddling(&mut random));
+        match deed {
+            Deed::Hang { .. } if random.chance(300) => meddling = Meddling::CancelKill,
+            Deed::Hang { .. } => deadline = Some(random.between(2, 10)),
+            _ if random.chance(30) => deadline = Some(random.between(1, 20)),
+            _ => {}
+        }
+        let deadline = deadline.map(Duration::from_millis);
+        let by_default = random.chance(200);
         Self {
             number,
-            class: Class::ALL[random.index(2)],
+            class,
             priority: [-3, -1, 0, 0, 0, 0, 1, 3][random.index(8)],
             deed,
             route: match random.below(10) {
@@ -113,32 +125,20 @@ impl Plan {
                 5..=7 => Route::Batch,
                 _ => Route::Loan,
             },
-            meddling: match random.below(1000) {
-                0..=39 => Meddling::Cancel,
-                40..=42 => Meddling::CancelKill,
-                _ => Meddling::None,
-            },
+            meddling,
             awaited: random.chance(100),
-            max_attempts,
-            deadline: deadline.map(Duration::from_millis),
+            by_default,
+            max_attempts: if by_default { ATTEMPTS } else { max_attempts },
+            deadline: match class {
+                Class::IoBound if by_default => deadline.or(Some(IO_DEADLINE)),
+                _ => deadline,
+            },
             retry_failed: random.chance(500),
             retry_timed_out: random.chance(500),
             payload_len: 8 + length(&mut random, 32),
             reply_len: length(&mut random, 152),
             salt: random.next(),
         }
-        .once()
-    }
-
-    /// For now: without retries and deadlines.
-    fn once(mut self) -> Self {
-        self.max_attempts = 1;
-        self.deadline = None;
-        if let Deed::Hang { deaf } = &mut self.deed {
-            *deaf = false;
-            self.meddling = Meddling::Cancel;
-        }
-        self
     }
 
     /// Begins with the number.
@@ -187,11 +187,32 @@ impl Plan {
     }
 
     pub(super) fn options(&self) -> SubmitOptions {
-        SubmitOptions::new()
+        let options = SubmitOptions::new()
             .class(self.class)
             .priority(self.priority)
             .user_data(self.number)
             .label(self.label())
+            .max_attempts(if self.by_default {
+                0
+            } else {
+                self.max_attempts
+            })
+            .retry_failed(self.retry_failed)
+            .retry_timed_out(self.retry_timed_out);
+        match self.deadline {
+            Some(IO_DEADLINE) if self.by_default => options,
+            Some(deadline) => options.deadline(deadline),
+            None if self.by_default => options,
+            None => options.deadline(Duration::MAX),
+        }
+    }
+}
+
+fn meddling(random: &mut Random) -> Meddling {
+    match random.below(1000) {
+        0..=39 => Meddling::Cancel,
+        40..=43 => Meddling::CancelKill,
+        _ => Meddling::None,
     }
 }
 

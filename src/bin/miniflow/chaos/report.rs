@@ -46,13 +46,14 @@ pub(super) struct KillsBy {
     pub(super) sigkill: u64,
     pub(super) sigsegv: u64,
     pub(super) sigstop: u64,
+    pub(super) sigterm: u64,
     /// By a task, in its handler.
     pub(super) handler: u64,
 }
 
 impl KillsBy {
     pub(super) fn total(self) -> u64 {
-        self.sigkill + self.sigsegv + self.sigstop + self.handler
+        self.sigkill + self.sigsegv + self.sigstop + self.sigterm + self.handler
     }
 }
 
@@ -162,6 +163,7 @@ impl fmt::Display for Report {
         row(f, "  by SIGKILL", self.kills_by.sigkill)?;
         row(f, "  by SIGSEGV", self.kills_by.sigsegv)?;
         row(f, "  stopped (SIGSTOP)", self.kills_by.sigstop)?;
+        row(f, "  by SIGTERM", self.kills_by.sigterm)?;
         row(f, "  by a task, in its handler", self.kills_by.handler)?;
         row(f, "workers started again", self.respawns)?;
         row(f, "lost", self.lost)?;

@@ -104,7 +104,9 @@ fn judge_completed(plan: &Plan, end: &End) -> Option<(Wrong, &'static str)> {
 fn judge_failed(plan: &Plan, end: &End, known: Known) -> Option<(Wrong, &'static str)> {
     let text = match (end.code, plan.deed) {
         (CODE_CANCELLED, Deed::Sleep { .. } | Deed::Hang { deaf: false }) => {
-            if !known.cancellable {
+            // Beyond its deadline it is asked as well, and what it answers then counts.
+            let asked = known.cancellable || plan.deadline.is_some_and(|d| end.ran >= d);
+            if !asked {
                 return Some((Wrong::Unexplained, "it gave up, and nobody had asked it to"));
             }
             cancelled(plan)
