@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use miniflow::{Class, Completion, Engine, Error, Submission, TaskId};
 
+use rustix::event::{self, PollFd, PollFlags, Timespec};
+
 use super::ledger::Ledger;
 use super::plan::{Meddling, Plan, Route};
 use super::random::Random;
@@ -21,6 +23,11 @@ pub(super) const MAX_TASKS: u32 = 640;
 pub(super) const MAX_WORKERS: [(Class, u32); 2] = [(Class::CpuBound, 4), (Class::IoBound, 3)];
 /// Results that the poller keeps for a while.
 const HELD: usize = 6;
+/// Each time so long has passed, nothing is submitted for a while ...
+const PERIOD: Duration = Duration::from_millis(1_000);
+/// ... so that workers and threads fall asleep; now and then for so long that the whole engine does.
+const LULL: Duration = Duration::from_millis(40);
+const LONG_LULL: Duration = Duration::from_millis(250);
 /// Everything that waits looks around after so long.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -29,6 +36,7 @@ pub(super) struct Run<'a> {
     pub(super) seed: u64,
     pub(super) engine: &'a Engine,
     pub(super) ledger: &'a Ledger,
+    pub(super) started: Instant,
     /// Numbers below this one are given out.
     pub(super) next: AtomicU64,
     pub(super) numbers: u64,
@@ -45,6 +53,14 @@ impl Run<'_> {
 
     pub(super) fn has_stopped(&self) -> bool {
         self.stopped.load(SeqCst)
+    }
+
+    /// Whether submitters rest now, all at the same time.
+    fn is_lull(&self) -> bool {
+        let elapsed = self.started.elapsed().as_millis();
+        let (period, since) = (elapsed / PERIOD.as_millis(), elapsed % PERIOD.as_millis());
+        let lull = if period % 4 == 3 { LONG_LULL } else { LULL };
+        period > 0 && since < lull.as_millis()
     }
 
     fn plan(&self) -> Option<Plan> {
@@ -67,7 +83,7 @@ pub(super) struct Told {
 pub(super) fn submit(run: &Run<'_>, told: &Told, mut random: Random) {
     let mut batch = Vec::new();
     while !run.is_over() {
-        if run.ledger.open() >= IN_FLIGHT {
+        if run.ledger.open() >= IN_FLIGHT || run.is_lull() {
             thread::sleep(Duration::from_micros(200));
             continue;
         }
@@ -189,7 +205,11 @@ pub(super) fn poll(run: &Run<'_>, mut random: Random) {
     loop {
         let stopped = run.has_stopped(); // before the poll that finds nothing
         let max = random.index(100) + 1;
-        match run.engine.poll_into(&mut batch, max, Some(LOOK)) {
+        let patience = match random.chance(300) {
+            true => await_event(run),
+            false => LOOK,
+        };
+        match run.engine.poll_into(&mut batch, max, Some(patience)) {
             Ok(0) if stopped => break,
             Ok(_) => {}
             Err(Error::Closed) => break,
@@ -201,6 +221,22 @@ pub(super) fn poll(run: &Run<'_>, mut random: Random) {
         }
     }
     held.release(run, 0);
+}
+
+/// Waits as an event loop does; returns how long the poll may wait after that.
+fn await_event(run: &Run<'_>) -> Duration {
+    let time = Timespec {
+        tv_sec: 0,
+        tv_nsec: LOOK.subsec_nanos().into(),
+    };
+    match run.engine.event_fd() {
+        Ok(event) => {
+            let event = PollFd::from_borrowed_fd(event, PollFlags::IN);
+            let _ = event::poll(&mut [event], Some(&time)); // a signal is as good as a time-out
+        }
+        Err(error) => run.ledger.complain(format!("event_fd: {error}")),
+    }
+    Duration::ZERO
 }
 
 /// Large results that are kept, to be read again when their worker may be dead.

@@ -101,7 +101,8 @@ impl<'a> Killer<'a> {
     pub(super) fn run(mut self, over: impl Fn() -> bool) -> Vec<Kill> {
         while !over() {
             self.count_the_dead();
-            self.strike();
+            let at_once = if self.random.chance(10) { 8 } else { 1 };
+            (0..at_once).for_each(|_| self.strike());
             let pause = self.random.below(2_500);
             thread::sleep(Duration::from_micros(pause));
         }
@@ -137,10 +138,10 @@ impl<'a> Killer<'a> {
         let mut rows = self.engine.workers();
         // One that has done nothing yet is spared, mostly: the engine takes it for one that fails at
         // its start, and waits before it starts another.
-        let at_once = self.random.chance(20);
+        let any = self.random.chance(20);
         rows.retain(|row| {
             row.pid != 0
-                && (at_once || row.state == WorkerState::Ready && row.completed > 0)
+                && (any || row.state == WorkerState::Ready && row.completed > 0)
                 && self.victims.iter().all(|victim| victim.pid != row.pid)
         });
         if rows.is_empty() {

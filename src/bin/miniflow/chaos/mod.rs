@@ -150,7 +150,6 @@ struct Chaos<'a> {
     run: Run<'a>,
     log: StartLog,
     deaths: Deaths,
-    started: Instant,
     /// The watchdog may go.
     done: AtomicBool,
 }
@@ -165,6 +164,7 @@ fn unleash(args: &Args, seed: u64) -> Result<Findings> {
             seed,
             engine: &engine,
             ledger: &ledger,
+            started: Instant::now(),
             next: AtomicU64::new(0),
             numbers: log.tasks(),
             over: AtomicBool::new(false),
@@ -172,7 +172,6 @@ fn unleash(args: &Args, seed: u64) -> Result<Findings> {
         },
         log,
         deaths: Deaths::default(),
-        started: Instant::now(),
         done: AtomicBool::new(false),
     };
     let kills = chaos.rage();
@@ -227,7 +226,7 @@ impl Chaos<'_> {
         let limit = Duration::from_secs(self.args.seconds);
         let reached = || match self.args.kills {
             Some(kills) => self.kills().total() >= kills,
-            None => self.started.elapsed() >= limit,
+            None => self.run.started.elapsed() >= limit,
         };
         while !reached() && !self.run.is_over() {
             thread::sleep(Duration::from_millis(5));
@@ -236,7 +235,7 @@ impl Chaos<'_> {
                 let _ = write!(
                     io::stderr(),
                     "\r{:>4} s, {} tasks, {} kills ",
-                    self.started.elapsed().as_secs(),
+                    self.run.started.elapsed().as_secs(),
                     self.run.ledger.accepted(),
                     self.kills().total()
                 );
@@ -303,7 +302,7 @@ impl Chaos<'_> {
     fn findings(&self) -> Findings {
         Findings {
             seed: self.run.seed,
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.run.started.elapsed().as_secs_f64(),
             counts: ledger::Counts::default(),
             violations: Vec::new(),
             kills: self.kills(),
