@@ -525,8 +525,8 @@ fn a_zygote_and_its_workers_hold_no_descriptor_of_the_hosts() {
         assert_eq!(links(zygote).len(), 3 + files, "{:?}", links(zygote));
         assert!(!links(zygote).iter().any(|l| l.contains("memfd")));
         let worker = worker(engine, 0).pid;
-        // Three segments, eventfd, control socket, the host's pidfd twice.
-        assert!(links(worker).len() <= 7 + files, "{:?}", links(worker));
+        // Three segments, eventfd, control socket, the host's pidfd twice, SIGTERM's eventfd.
+        assert!(links(worker).len() <= 8 + files, "{:?}", links(worker));
         let status = format!("/proc/{}/", std::process::id());
         let open = links(worker)
             .iter()

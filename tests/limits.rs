@@ -23,8 +23,7 @@ const GATE: usize = 0;
 const STARTS: usize = 100;
 
 fn die() {
-    // SAFETY: ends this process, as a crash would.
-    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    kill(std::process::id());
 }
 
 /// A handler whose tasks count their starts (word `STARTS + user_data`) and do what their payload
@@ -593,7 +592,7 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
         .recycle_rss(100 << 20)
         .handler(|task| {
             if task.payload() == b"grow" {
-                std::mem::forget(vec![1_u8; 200 << 20]);
+                vec![1_u8; 200 << 20].leak();
             }
             Ok(())
         })

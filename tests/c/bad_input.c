@@ -29,7 +29,7 @@ static void configs(void) {
 
   /* The size: short, long, odd. */
   REFUSED(cfg.size = 0, MF_E_INVALID);
-  REFUSED(cfg.size -= 8, MF_E_INVALID);
+  REFUSED(cfg.size = 64, MF_E_INVALID);
   REFUSED(cfg.size += 4, MF_E_INVALID);
   REFUSED(cfg.size = 1u << 30, MF_E_INVALID);
   /* Nonsense. */
@@ -48,7 +48,7 @@ static void configs(void) {
   REFUSED(cfg.classes[0].min_workers = 2, MF_E_INVALID);
   REFUSED(cfg.classes[0].max_workers = 100000, MF_E_INVALID);
   REFUSED(cfg.classes[0].min_workers = 0; cfg.classes[0].max_workers = 0, MF_E_INVALID);
-  REFUSED(cfg.classes[1].reserved[3] = 1, MF_E_INVALID);
+  REFUSED(cfg.classes[1].reserved[1] = 1, MF_E_INVALID);
   REFUSED(cfg.classes[0].nice = 20, MF_E_INVALID);
   REFUSED(cfg.max_tasks = 0, MF_E_INVALID);
   REFUSED(cfg.max_tasks = (1u << 20) + 1, MF_E_INVALID);
