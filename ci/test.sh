@@ -37,3 +37,6 @@ ci/loom.sh
 
 step "tests"
 cargo test --release
+
+step "chaos, short form"
+cargo run --release -- chaos --kills 2000

@@ -101,9 +101,12 @@ fn run_task(engine: &Engine) -> Result<()> {
 }
 
 /// The same while work goes on: for each kill, the next first task in its slot. Kills whose slot
-/// stayed empty, because its class was made smaller, have none.
+/// stayed empty, because its class was made smaller, have none, or a late one.
 pub(super) fn under_load(kills: &[Kill], births: &[Birth]) -> Option<Times> {
     let mut births = births.to_vec();
+    // Of a very long run, the oldest are forgotten.
+    let first = births.iter().map(|birth| birth.at).min()?;
+    let kills = kills.iter().filter(|kill| kill.at > first);
     births.sort_unstable_by_key(|birth| (birth.slot, birth.at));
     let next = |kill: &Kill| {
         let later = births.partition_point(|birth| (birth.slot, birth.at) <= (kill.slot, kill.at));
@@ -113,7 +116,7 @@ pub(super) fn under_load(kills: &[Kill], births: &[Birth]) -> Option<Times> {
         let mut others = of_slot.filter(|birth| birth.pid != kill.pid);
         others.next().map(|birth| birth.at - kill.at)
     };
-    Times::of(kills.iter().filter_map(next).collect())
+    Times::of(kills.filter_map(next).collect())
 }
 
 #[cfg(test)]

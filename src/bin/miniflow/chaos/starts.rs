@@ -13,8 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::error::{Error, Result};
 
-/// Worker processes whose first task is remembered; more than a run can use.
-const BIRTHS: usize = 1 << 16;
+/// Worker processes whose first task is remembered.
+const BIRTHS: usize = 1 << 20;
 /// Processes that killed themselves, as far back as anybody asks.
 const SUICIDES: usize = 256;
 /// Words before the lists.
