@@ -109,12 +109,15 @@ fn remedy(call: &str, source: &io::Error) -> &'static str {
     match (source.raw_os_error(), call) {
         (Some(libc::EMFILE), _) => "; raise RLIMIT_NOFILE (ulimit -n)",
         (Some(libc::ENFILE), _) => "; raise fs.file-max (sysctl)",
-        (Some(libc::EAGAIN), "fork" | "pthread_create") => {
-            "; raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"
+        (Some(libc::EAGAIN), "fork") => "; raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max",
+        (Some(libc::EAGAIN), "pthread_create") => {
+            "; raise RLIMIT_NPROC (ulimit -u), the cgroup's pids.max, or RLIMIT_AS (ulimit -v)"
         }
         (Some(libc::ENOMEM), "mmap") => "; raise RLIMIT_AS (ulimit -v) or lower the arenas",
         (Some(libc::ENOMEM), _) => "; raise RLIMIT_AS or the cgroup's memory.max",
-        (Some(libc::ENOSPC), "fallocate") => "; raise the cgroup's memory.max, or free memory",
+        (Some(libc::ENOSPC), "posix_fallocate") => {
+            "; enlarge /dev/shm (mount -o remount,size=; --shm-size for a container)"
+        }
         _ => "",
     }
 }

@@ -217,10 +217,13 @@ impl Completion {
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         match &self.data {
-            Data::InPlace(place) => place
-                .lane
-                .copy_result(place.offset, u64::from(place.len))
-                .map_or_else(Vec::new, Vec::from),
+            Data::InPlace(place) => {
+                let mut bytes = vec![0; place.len as usize];
+                match place.lane.read_result(place.offset, &mut bytes) {
+                    Some(()) => bytes,
+                    None => Vec::new(), // in a forked child
+                }
+            }
             _ => self.as_bytes().unwrap_or_default().to_vec(),
         }
     }
@@ -279,9 +282,11 @@ impl Completion {
 
     /// Copies the result out of the worker's memory, which is given back.
     pub(crate) fn move_to_heap(&mut self) {
-        if matches!(self.data, Data::InPlace(_)) {
-            self.data = Data::Heap(self.to_vec().into());
-        }
+        if let Data::InPlace(place) = &self.data
+            && let Some(bytes) = place.lane.copy_result(place.offset, u64::from(place.len))
+        {
+            self.data = Data::Heap(bytes);
+        } // else there is no memory for it: it stays where it is
     }
 
     #[cfg(test)]

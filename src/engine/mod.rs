@@ -25,7 +25,7 @@ use self::supervisor::Supervisor;
 use self::task_table::Place;
 use crate::config::{Builder, Config};
 use crate::error::{Error, Full, Result};
-use crate::shm::control::ControlSegment;
+use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
@@ -67,7 +67,10 @@ impl Engine {
         let guard = ForkGuard::new()?;
         let clock = Clock::calibrate();
         let control = match &config.name {
-            Some(name) => ControlSegment::create(name, config.max_workers())?,
+            Some(name) => {
+                zygote.entrust(&control::os_name_of(name)?)?;
+                ControlSegment::create(name, config.max_workers())?
+            }
             None => ControlSegment::private(config.max_workers())?,
         };
         let inputs = HostInputs::create(config.payload_arena)?;

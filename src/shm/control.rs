@@ -56,11 +56,11 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use self::names::{
     Directory, Identity, LockedDirectory, Verdict, examine, examine_name, file_name,
-    flock_patiently, is_ours, os_name_of, path_of, read_owner,
+    flock_patiently, is_ours, path_of, read_owner,
 };
 #[cfg(test)]
 use self::names::{Found, is_alive};
-pub(crate) use self::names::{clean, list, unlink_name, valid_name};
+pub(crate) use self::names::{clean, list, os_name_of, unlink_name, valid_name};
 use super::load_table::{
     Birth, LAYOUT_VERSION, LENGTH_OFFSET, MAGIC, MAX_WORKERS, MAX_WORKERS_OFFSET, Owner, Row,
     Table, TableWriter, segment_bytes,
@@ -365,7 +365,7 @@ fn reserve_named(
     let lock = directory
         .open_file(file_name(os_name), OFlags::RDWR)
         .map_err(|errno| Error::system("open", what(), errno))?;
-    reserve(&lock, bytes).map_err(|errno| Error::system("fallocate", what(), errno))?;
+    reserve(&lock, bytes).map_err(|errno| Error::system("posix_fallocate", what(), errno))?;
     flock_patiently(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
         .map_err(|errno| Error::system("flock", what(), errno))?;
     Ok((memory, lock))

@@ -186,10 +186,14 @@ impl HostLane {
         self.up.range(RESULTS_OFFSET + offset, len)
     }
 
-    /// Copies result bytes out.
+    /// Copies result bytes out. `None` if they do not lie where a worker may write, or if there is no
+    /// memory for the copy.
     pub(crate) fn copy_result(&self, offset: u64, len: u64) -> Option<Box<[u8]>> {
         self.result(offset, len)?;
-        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        let len = usize::try_from(len).ok()?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
         self.read_result(offset, &mut bytes)?;
         Some(bytes.into_boxed_slice())
     }

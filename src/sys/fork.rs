@@ -4,7 +4,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal};
@@ -156,9 +157,40 @@ pub(crate) fn die_with_parent(parent: Pid) -> Result<()> {
     }
 }
 
-/// Takes back [`die_with_parent`].
+/// Takes back [`die_with_parent`], which was called in this process's first thread, before or after
+/// an exec. The kernel keeps that wish per *thread*: if this is another one, the first is interrupted
+/// by a signal (SIGURG, which by default does nothing) to take it back itself.
 pub(crate) fn outlive_parent() {
-    let _ = rustix::process::set_parent_process_death_signal(None);
+    const PATIENCE: Duration = Duration::from_secs(1);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    extern "C" fn take_back(_: libc::c_int) {
+        // SAFETY: a system call without pointers; it is async-signal-safe, and errno stays as it is
+        // because it cannot fail.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+        DONE.store(true, Ordering::Release); // Release: pairs with the Acquire load below.
+    }
+    let process = rustix::process::getpid();
+    if rustix::thread::gettid() == process {
+        let _ = rustix::process::set_parent_process_death_signal(None);
+        return;
+    }
+    // SAFETY: all zeros is a valid `sigaction`.
+    let [mut action, mut old]: [libc::sigaction; 2] = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = take_back as *const () as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `take_back` is a handler without SA_SIGINFO and does only what is async-signal-safe.
+    unsafe { libc::sigaction(libc::SIGURG, &raw const action, &raw mut old) };
+    let first = process.as_raw_nonzero().get();
+    // SAFETY: signals a thread of this process.
+    unsafe { libc::syscall(libc::SYS_tgkill, first, first, libc::SIGURG) };
+    let start = Instant::now();
+    // Acquire: pairs with the Release store above. A first thread that blocks the signal, or has
+    // ended, is waited for in vain: then this process ends with the zygote, as if it had not joined.
+    while !DONE.load(Ordering::Acquire) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    // SAFETY: the action that was there.
+    unsafe { libc::sigaction(libc::SIGURG, &raw const old, std::ptr::null_mut()) };
 }
 
 /// Lets an executed program inherit a descriptor.
@@ -280,7 +312,6 @@ fn map_wiped_page() -> Option<&'static AtomicU32> {
 mod tests {
     use super::*;
     use crate::sys::process::{Exit, Process};
-    use std::time::Duration;
 
     #[test]
     fn a_forked_child_is_told_from_its_parent() {

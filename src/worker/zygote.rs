@@ -4,7 +4,7 @@
 //! takes no lock of the host's. It outlives the host just long enough to kill the workers and to
 //! unlink the engine's name.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,17 @@ impl std::fmt::Debug for Role {
 pub(crate) struct ZygoteLink {
     pub(crate) socket: Socket,
     pub(crate) process: Process,
+}
+
+impl ZygoteLink {
+    /// Tells the zygote which shared-memory name it has to remove if the host dies. Before the name
+    /// is made, so that it cannot be left behind in between; the zygote removes no name that is not
+    /// a dead host's.
+    pub(crate) fn entrust(&self, os_name: &CStr) -> Result<()> {
+        ToZygote::Name(os_name.to_string_lossy().into_owned())
+            .send(&self.socket, &[])
+            .map_err(|e| Error::system("sendmsg", "cannot reach the zygote", e))
+    }
 }
 
 impl Drop for ZygoteLink {
@@ -143,7 +154,7 @@ impl<'a> Zygote<'a> {
         keep.extend(borrow(inherit));
         fork::close_all_but(&keep);
         let Ok(host) = Process::of_parent(host) else {
-            return; // the host is gone already, and nothing was made yet
+            return remove_names(&socket, None); // the host is gone already
         };
         Zygote {
             role,
@@ -287,13 +298,27 @@ impl<'a> Zygote<'a> {
         // Its socket closes while it is still dying. Only when it has ended is its name free: until
         // then the lock on it is held, and the name looks alive.
         self.host.wait_end(5 * PATIENCE);
-        if let Some(name) = self.name.take()
-            && let Ok(name) = CString::new(name)
-        {
-            control::unlink_name(&name);
-        }
+        remove_names(&self.socket, self.name.take());
         for child in &self.children {
             child.process.wait_end(5 * PATIENCE);
+        }
+    }
+}
+
+/// Removes the name of a host that is gone: the one that it told, and one that it may have told in
+/// a message that nobody has heard yet.
+fn remove_names(socket: &Socket, told: Option<String>) {
+    let mut names: Vec<String> = told.into_iter().collect();
+    while wait_any(&[socket.as_fd()], Some(Duration::ZERO))[0] {
+        match ToZygote::receive(socket) {
+            Incoming::Message(ToZygote::Name(name), _) => names.push(name),
+            Incoming::Message(..) => {}
+            Incoming::Nothing | Incoming::Closed => break,
+        }
+    }
+    for name in names {
+        if let Ok(name) = CString::new(name) {
+            control::unlink_name(&name);
         }
     }
 }

@@ -313,12 +313,14 @@ impl Settle<'_> {
         let mut offset = [0];
         cell.read_result(&mut offset);
         let [offset] = offset;
-        if u64::from(len) >= self.in_place_from {
-            return Data::in_place(self.shared, self.incarnation, offset, len);
+        if u64::from(len) < self.in_place_from
+            && let Some(bytes) = self.shared.copy_result(offset, u64::from(len))
+        {
+            self.shared.release(offset);
+            return Some(Data::Heap(bytes));
         }
-        let bytes = self.shared.copy_result(offset, u64::from(len))?;
-        self.shared.release(offset);
-        Some(Data::Heap(bytes))
+        // Also a short one, if there is no memory for a copy.
+        Data::in_place(self.shared, self.incarnation, offset, len)
     }
 
     /// Uses up an attempt of a failed task; true if it is started again.

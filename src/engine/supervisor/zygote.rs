@@ -13,7 +13,6 @@ use crate::sys::event::EpollSet;
 use crate::sys::fork::FileIdentity;
 use crate::sys::process::Exit;
 use crate::sys::socket::Socket;
-use crate::worker::link::ToZygote;
 use crate::worker::zygote::{self, ZygoteLink};
 
 /// After so many zygotes that did not live, there is no further try.
@@ -43,15 +42,12 @@ impl Helper {
         Ok(helper)
     }
 
-    /// Listens to a zygote from now on, and tells it what it has to clean up.
+    /// Listens to a zygote from now on.
     fn install(&mut self, link: ZygoteLink, shared: &Shared, sources: &EpollSet) -> Result<()> {
         sources.add(&link.socket, Source::Zygote.key())?;
         sources.add(&link.process, Source::ZygoteDeath.key())?;
         if let Some(name) = shared.control.os_name() {
-            let name = name.to_string_lossy().into_owned();
-            ToZygote::Name(name)
-                .send(&link.socket, &[])
-                .map_err(|e| Error::system("sendmsg", "cannot reach the zygote", e))?;
+            link.entrust(name)?;
         }
         self.link = Some(link);
         self.since = Instant::now();

@@ -35,7 +35,7 @@ pub(super) fn prefix() -> String {
 }
 
 /// `/miniflow.<uid>.<name>`, the name that `shm_open` takes.
-pub(super) fn os_name_of(name: &str) -> Result<CString> {
+pub(crate) fn os_name_of(name: &str) -> Result<CString> {
     if !valid_name(name) {
         return Err(Error::invalid(format!(
             "engine name {name:?} must be 1 to {NAME_BYTES} of the characters A-Z a-z 0-9 . _ -"
