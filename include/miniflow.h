@@ -151,14 +151,31 @@
 /** In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version. */
 #define MF_AFFINITY_LIST 2
 
-/** In mf_config.sandbox: workers gain no privileges. Not supported in this version. */
+/**
+ * In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
+ * or file capabilities.
+ */
 #define MF_SANDBOX_NO_NEW_PRIVS 1
 
-/** In mf_config.sandbox: workers have resource limits. Not supported in this version. */
+/**
+ * In mf_config.sandbox: workers have the resource limits mf_config.sandbox_memory, sandbox_files,
+ * sandbox_cpu_s and sandbox_core.
+ */
 #define MF_SANDBOX_RLIMITS 2
 
-/** In mf_config.sandbox: workers have a system call filter. Not supported in this version. */
+/**
+ * In mf_config.sandbox: workers have a system call filter, and gain no privileges. Tracing, reading
+ * and writing other processes, signals to others than itself, and moving the waiters of shared
+ * futexes fail with EPERM. MF_E_UNSUPPORTED where the kernel has no such filters.
+ */
 #define MF_SANDBOX_SECCOMP 4
+
+/**
+ * In mf_config.sandbox: other processes of the same user cannot trace this process or open its
+ * memory in /proc (those with CAP_SYS_PTRACE can). It holds for the whole process and stays when
+ * the engine is stopped: no core files, no debugger, and /proc/self belongs to root.
+ */
+#define MF_SANDBOX_UNDUMPABLE_HOST 8
 
 /**
  * The host's end of a running engine: from mf_engine_start() to mf_engine_free(). A handle, not
@@ -421,6 +438,21 @@ typedef struct mf_config {
   uint32_t default_attempts;
   /** MF_SANDBOX_* bits; 0 = none. */
   uint32_t sandbox;
+  /**
+   * With MF_SANDBOX_RLIMITS, bytes of address space of each worker: it counts both arenas, a
+   * stack per thread, and in handler workers all that this process has mapped at
+   * mf_engine_start(); 0 = unlimited. This and the other sandbox_*: without that bit, 0.
+   */
+  uint64_t sandbox_memory;
+  /** Most bytes of a worker's core file; 0 = none is written. */
+  uint64_t sandbox_core;
+  /** Most descriptors that a worker has open, at least 16; 0 = unlimited. */
+  uint32_t sandbox_files;
+  /**
+   * Seconds of processor time that a worker process has in its whole life before SIGXCPU ends
+   * it, and SIGKILL a second later; 0 = unlimited.
+   */
+  uint32_t sandbox_cpu_s;
   /**
    * Nanoseconds that a worker has to finish what it runs, from the SIGTERM that it gets because
    * of a task beyond its deadline or cancelled by force, to the SIGKILL.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
 use crate::sys::fork;
@@ -69,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) recycle_after: u64,
     /// Resident bytes above which a worker is replaced; `u64::MAX` = never.
     pub(crate) recycle_rss: u64,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Most workers of an engine.
@@ -121,6 +123,7 @@ impl Default for Config {
             hang_timeout: Duration::from_secs(30),
             recycle_after: u64::MAX,
             recycle_rss: u64::MAX,
+            sandbox: Sandbox::default(),
         }
     }
 }
@@ -235,7 +238,8 @@ impl Config {
             0,
             INLINE_RESULT as u64,
         )?;
-        Ok(())
+        self.sandbox
+            .validate(self.payload_arena + self.result_arena)
     }
 }
 
@@ -460,6 +464,12 @@ impl Builder {
     /// finished what it runs; never by default. Looked at once per second.
     pub fn recycle_rss(mut self, bytes: u64) -> Self {
         self.config.recycle_rss = bytes;
+        self
+    }
+
+    /// What workers are forbidden to do: nothing by default.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.config.sandbox = sandbox;
         self
     }
 

@@ -40,6 +40,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod ffi;
 #[cfg(not(loom))]
+mod sandbox;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg(not(loom))]
@@ -67,10 +69,12 @@ pub use crate::{
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},
+    sandbox::Sandbox,
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
 
-/// The README's example is run as a test.
+/// The examples of the README and of the documents are run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/sandbox.md")]
 struct Readme;

@@ -124,6 +124,8 @@ pub(crate) struct Lane {
     pub(crate) head_since: Instant,
     pub(crate) recalled: bool,
     pub(crate) health: Health,
+    /// It is ready, and its zygote has not told of it yet.
+    pub(crate) said_hello: bool,
     /// Why it could not start, if it said so.
     pub(crate) trouble: Option<String>,
     /// Its zygote is gone: nobody will tell how it ended.
@@ -206,6 +208,7 @@ impl Lane {
                 stopped_since: None,
                 rss_at: now,
             },
+            said_hello: false,
             trouble: None,
             orphaned: false,
             crashed_before,

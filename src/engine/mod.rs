@@ -29,8 +29,8 @@ use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
-use crate::sys::selftest;
 use crate::sys::sync::lock;
+use crate::sys::{sandbox, selftest};
 use crate::task::{Class, Submission, SubmitOptions, TaskId, TaskState};
 use crate::worker::zygote;
 
@@ -62,8 +62,11 @@ impl Engine {
             .role
             .clone()
             .ok_or_else(|| Error::Internal("no role".into()))?;
+        if config.sandbox.undumpable_host {
+            sandbox::make_undumpable()?; // before the fork: the zygote and its children inherit it
+        }
         // Forked before this engine has threads or segments.
-        let zygote = zygote::start(&role, &config.inherit)?;
+        let zygote = zygote::start(&role, &config.inherit, &config.sandbox)?;
         let guard = ForkGuard::new()?;
         let clock = Clock::calibrate();
         let control = match &config.name {

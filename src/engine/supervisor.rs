@@ -227,6 +227,8 @@ impl Supervisor {
             }
             if core.phase == Phase::Stopped {
                 shared.notify(&mut core);
+                drop(core);
+                shared.control.remove_name();
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
@@ -338,7 +340,10 @@ impl Supervisor {
             let why = match (trouble, doom) {
                 (Some(trouble), _) => trouble,
                 (None, Some(doom)) => format!("worker {worker} (pid {pid}) {doom}"),
-                (None, None) => format!("worker {worker} (pid {pid}) ended at its start: {exit}"),
+                (None, None) => format!(
+                    "worker {worker} (pid {pid}) ended at its start: {exit}{}",
+                    self.shared.config.sandbox.hint()
+                ),
             };
             self.fail_start(core, incarnation, || Error::Internal(why.clone()));
             self.note_bad_start(core, class, why, false);

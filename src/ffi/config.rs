@@ -11,6 +11,7 @@ use crate::ffi::error::guard;
 use crate::ffi::handler::ForeignHandler;
 use crate::ffi::sized;
 use crate::ffi::types::*;
+use crate::sandbox::Sandbox;
 use crate::task::Class;
 
 /// In mf_config.dispatch_policy: the worker with the fewest tasks; the default.
@@ -34,12 +35,20 @@ pub const MF_AFFINITY_SPREAD: i32 = 1;
 /// In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version.
 pub const MF_AFFINITY_LIST: i32 = 2;
 
-/// In mf_config.sandbox: workers gain no privileges. Not supported in this version.
+/// In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
+/// or file capabilities.
 pub const MF_SANDBOX_NO_NEW_PRIVS: u32 = 1;
-/// In mf_config.sandbox: workers have resource limits. Not supported in this version.
+/// In mf_config.sandbox: workers have the resource limits mf_config.sandbox_memory, sandbox_files,
+/// sandbox_cpu_s and sandbox_core.
 pub const MF_SANDBOX_RLIMITS: u32 = 2;
-/// In mf_config.sandbox: workers have a system call filter. Not supported in this version.
+/// In mf_config.sandbox: workers have a system call filter, and gain no privileges. Tracing, reading
+/// and writing other processes, signals to others than itself, and moving the waiters of shared
+/// futexes fail with EPERM. MF_E_UNSUPPORTED where the kernel has no such filters.
 pub const MF_SANDBOX_SECCOMP: u32 = 4;
+/// In mf_config.sandbox: other processes of the same user cannot trace this process or open its
+/// memory in /proc (those with CAP_SYS_PTRACE can). It holds for the whole process and stays when
+/// the engine is stopped: no core files, no debugger, and /proc/self belongs to root.
+pub const MF_SANDBOX_UNDUMPABLE_HOST: u32 = 8;
 
 /// Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice.
 pub type mf_dispatch_fn = Option<
@@ -179,6 +188,17 @@ pub struct mf_config {
     pub default_attempts: u32,
     /// MF_SANDBOX_* bits; 0 = none.
     pub sandbox: u32,
+    /// With MF_SANDBOX_RLIMITS, bytes of address space of each worker: it counts both arenas, a
+    /// stack per thread, and in handler workers all that this process has mapped at
+    /// mf_engine_start(); 0 = unlimited. This and the other sandbox_*: without that bit, 0.
+    pub sandbox_memory: u64,
+    /// Most bytes of a worker's core file; 0 = none is written.
+    pub sandbox_core: u64,
+    /// Most descriptors that a worker has open, at least 16; 0 = unlimited.
+    pub sandbox_files: u32,
+    /// Seconds of processor time that a worker process has in its whole life before SIGXCPU ends
+    /// it, and SIGKILL a second later; 0 = unlimited.
+    pub sandbox_cpu_s: u32,
     /// Nanoseconds that a worker has to finish what it runs, from the SIGTERM that it gets because
     /// of a task beyond its deadline or cancelled by force, to the SIGKILL.
     pub kill_grace_ns: i64,
@@ -249,6 +269,10 @@ impl mf_config {
             default_deadline_ns: 0,
             default_attempts: 0,
             sandbox: 0,
+            sandbox_memory: 0,
+            sandbox_core: 0,
+            sandbox_files: 0,
+            sandbox_cpu_s: 0,
             kill_grace_ns: ns(config.kill_grace),
             stopped_grace_ns: ns(config.stopped_grace),
             hang_timeout_ns: ns(config.hang_timeout),
@@ -283,7 +307,8 @@ impl mf_config {
             .hang_timeout(span(self.hang_timeout_ns, "hang_timeout_ns")?)
             .default_attempts(self.default_attempts.max(1))
             .recycle_after(or_never(self.recycle_tasks))
-            .recycle_rss(or_never(self.recycle_rss));
+            .recycle_rss(or_never(self.recycle_rss))
+            .sandbox(self.sandbox()?);
         for (class, c) in Class::ALL.into_iter().zip(self.classes) {
             builder = builder
                 .workers_between(class, c.min_workers, c.max_workers)
@@ -327,11 +352,6 @@ impl mf_config {
         one_of(self.dispatch_policy, 1, 2, "mf_config.dispatch_policy")?;
         one_of(self.scaling_policy, 0, 2, "mf_config.scaling_policy")?;
         one_of(self.affinity, 0, 2, "mf_config.affinity")?;
-        none_set(
-            self.sandbox,
-            MF_SANDBOX_NO_NEW_PRIVS | MF_SANDBOX_RLIMITS | MF_SANDBOX_SECCOMP,
-            "mf_config.sandbox",
-        )?;
         for class in self.classes {
             if class.reserved != [0; 2] {
                 return Err(reserved("mf_class_config"));
@@ -360,6 +380,48 @@ impl mf_config {
         off(self.dispatch.is_none(), "mf_config.dispatch")?;
         off(self.scaling.is_none(), "mf_config.scaling")?;
         off(self.affinity_count == 0, "mf_config.affinity_cpus")
+    }
+
+    /// The sandbox bits and fields.
+    fn sandbox(&self) -> Result<Sandbox> {
+        const KNOWN: u32 = MF_SANDBOX_NO_NEW_PRIVS
+            | MF_SANDBOX_RLIMITS
+            | MF_SANDBOX_SECCOMP
+            | MF_SANDBOX_UNDUMPABLE_HOST;
+        if self.sandbox & !KNOWN != 0 {
+            return Err(Error::invalid(format!(
+                "mf_config.sandbox has unknown bits: {:#x}",
+                self.sandbox
+            )));
+        }
+        let has = |bit| self.sandbox & bit != 0;
+        let mut sandbox = Sandbox::new()
+            .no_new_privs(has(MF_SANDBOX_NO_NEW_PRIVS))
+            .seccomp(has(MF_SANDBOX_SECCOMP))
+            .undumpable_host(has(MF_SANDBOX_UNDUMPABLE_HOST));
+        if !has(MF_SANDBOX_RLIMITS) {
+            let (large, small) = (
+                [self.sandbox_memory, self.sandbox_core],
+                [self.sandbox_files, self.sandbox_cpu_s],
+            );
+            if large != [0; 2] || small != [0; 2] {
+                return Err(Error::invalid(
+                    "mf_config has a sandbox_* limit without MF_SANDBOX_RLIMITS in sandbox",
+                ));
+            }
+            return Ok(sandbox);
+        }
+        sandbox = sandbox.limit_core(self.sandbox_core);
+        if self.sandbox_memory != 0 {
+            sandbox = sandbox.limit_memory(self.sandbox_memory);
+        }
+        if self.sandbox_files != 0 {
+            sandbox = sandbox.limit_files(self.sandbox_files.into());
+        }
+        if self.sandbox_cpu_s != 0 {
+            sandbox = sandbox.limit_cpu(Duration::from_secs(self.sandbox_cpu_s.into()));
+        }
+        Ok(sandbox)
     }
 
     /// # Safety

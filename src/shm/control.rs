@@ -282,8 +282,10 @@ impl Deref for ControlSegment {
     }
 }
 
-impl Drop for ControlSegment {
-    fn drop(&mut self) {
+impl ControlSegment {
+    /// Gives the name up; the memory stays. For an engine that has stopped, before its zygote ends,
+    /// which would remove the name of a host that is killed. Once more does no harm.
+    pub(crate) fn remove_name(&self) {
         let Some(claim) = &self.claim else { return };
         // A child forked without a word must not take the name from its parent either.
         if !claim.owner || self.pid != std::process::id() {
@@ -301,6 +303,12 @@ impl Drop for ControlSegment {
         // The flock ends here also for children that were forked, all the more if the name could
         // not be removed.
         let _ = flock(&claim.lock, FlockOperation::Unlock);
+    }
+}
+
+impl Drop for ControlSegment {
+    fn drop(&mut self) {
+        self.remove_name();
     }
 }
 

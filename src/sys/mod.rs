@@ -17,6 +17,8 @@ pub(crate) mod memfd;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
+pub(crate) mod sandbox;
+#[cfg(not(loom))]
 pub(crate) mod selftest;
 #[cfg(not(loom))]
 pub(crate) mod socket;

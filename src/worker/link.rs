@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::sys::process::Exit;
+use crate::sys::sandbox::Step;
 use crate::sys::socket::{MAX_MESSAGE, Received, Socket};
 
 /// Longest name of a control segment, with its prefix.
@@ -52,6 +53,10 @@ pub(crate) enum FromWorker {
     Hello,
     /// The program could not be executed.
     ExecFailed { errno: i32 },
+    /// The sandbox could not be applied, and nothing was run.
+    SandboxFailed { step: Step, errno: i32 },
+    /// The lane could not be mapped, or the threads not started.
+    JoinFailed { errno: i32 },
     /// A reply of so many bytes finds no room in the result arena.
     NeedResults { len: u64 },
     /// The program takes no more tasks and is about to end.
@@ -211,18 +216,25 @@ impl FromWorker {
             Self::ExecFailed { errno } => pack(2, int(errno), 0, 0),
             Self::NeedResults { len } => pack(3, len, 0, 0),
             Self::Leaving => pack(4, 0, 0, 0),
+            Self::SandboxFailed { step, errno } => pack(5, step as u64, int(errno), 0),
+            Self::JoinFailed { errno } => pack(6, int(errno), 0, 0),
         };
         socket.send(&bytes, &[], true)
     }
 
     pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
         receive(socket, false, |bytes| {
-            let [tag, a, ..] = unpack(bytes)?;
+            let [tag, a, b, _] = unpack(bytes)?;
             Some(match tag {
                 1 => Self::Hello,
                 2 => Self::ExecFailed { errno: back(a)? },
                 3 => Self::NeedResults { len: a },
                 4 => Self::Leaving,
+                5 => Self::SandboxFailed {
+                    step: *Step::ALL.get(usize::try_from(a).ok()?)?,
+                    errno: back(b)?,
+                },
+                6 => Self::JoinFailed { errno: back(a)? },
                 _ => return None,
             })
         })
@@ -283,6 +295,28 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn every_message_from_a_worker_arrives_as_it_was_sent() {
+        let (a, b) = Socket::pair().unwrap();
+        let mut messages = vec![
+            FromWorker::Hello,
+            FromWorker::ExecFailed { errno: 2 },
+            FromWorker::JoinFailed { errno: 12 },
+            FromWorker::NeedResults { len: 1 << 40 },
+            FromWorker::Leaving,
+        ];
+        messages.extend(Step::ALL.map(|step| FromWorker::SandboxFailed { step, errno: 1 }));
+        for message in messages {
+            message.send(&a).unwrap();
+            match FromWorker::receive(&b) {
+                Incoming::Message(got, _) => assert_eq!(got, message),
+                other => panic!("{other:?}"),
+            }
+        }
+        a.send(&pack(5, 99, 1, 0), &[], true).unwrap(); // no such step
+        assert!(matches!(FromWorker::receive(&b), Incoming::Closed));
     }
 
     #[test]

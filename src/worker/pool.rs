@@ -4,13 +4,14 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::worker::lane::{Hand, Lane};
 use crate::worker::task::{CODE_PANIC, Failure, Handler, Task, TaskResult};
 
-/// Runs tasks until the lane is closed: on this thread and `lane.threads - 1` more.
-pub(crate) fn run(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<()> {
+/// Starts `lane.threads - 1` threads, which run tasks until the lane is closed.
+pub(crate) fn start(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<Vec<JoinHandle<()>>> {
     let mut others = Vec::new();
     for index in 1..lane.threads {
         let (lane, handler) = (Arc::clone(lane), Arc::clone(handler));
@@ -20,8 +21,14 @@ pub(crate) fn run(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<()> {
             .map_err(|e| Error::system("pthread_create", "cannot start a worker thread", e))?;
         others.push(thread);
     }
+    Ok(others)
+}
+
+/// Tells the host that this worker is there, and runs tasks on this thread too until the lane is
+/// closed.
+pub(crate) fn run(lane: &Lane, handler: &dyn Handler, others: Vec<JoinHandle<()>>) -> Result<()> {
     lane.hello()?;
-    work(lane, &**handler);
+    work(lane, handler);
     for thread in others {
         let _ = thread.join(); // `work` catches panics
     }

@@ -8,16 +8,19 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
 use crate::error::{Error, Result};
+use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::segments::LaneFds;
 use crate::sys::fork::{self, Fork};
 use crate::sys::memfd;
 use crate::sys::process::{Process, wait_any};
+use crate::sys::sandbox;
 use crate::sys::socket::Socket;
 use crate::worker::lane::{Inherited, Lane};
 use crate::worker::link::{FromWorker, FromZygote, Incoming, ToZygote};
@@ -84,7 +87,7 @@ impl Drop for ZygoteLink {
 }
 
 /// Forks the zygote of a new engine.
-pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
+pub(crate) fn start(role: &Role, inherit: &[i32], sandbox: &Sandbox) -> Result<ZygoteLink> {
     let (ours, theirs) = Socket::pair()?;
     let host = rustix::process::getpid();
     let _blocked = fork::SignalsBlocked::new(); // in this process only: the child exits
@@ -99,7 +102,7 @@ pub(crate) fn start(role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
         Fork::Child => {
             drop(ours);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                Zygote::run(role, host, theirs, inherit);
+                Zygote::run(role, host, theirs, inherit, sandbox);
             }));
             fork::exit(i32::from(outcome.is_err()));
         }
@@ -113,6 +116,8 @@ struct Zygote<'a> {
     children: Vec<Child>,
     /// Descriptors of the host's that the workers may use.
     inherit: &'a [i32],
+    /// What the workers are forbidden; the zygote itself must stay able to kill them.
+    sandbox: &'a Sandbox,
     /// The shared-memory name to remove if the host dies.
     name: Option<String>,
 }
@@ -142,7 +147,7 @@ fn borrow(numbers: &[i32]) -> impl Iterator<Item = BorrowedFd<'_>> {
 }
 
 impl<'a> Zygote<'a> {
-    fn run(role: &'a Role, host: Pid, socket: Socket, inherit: &'a [i32]) {
+    fn run(role: &'a Role, host: Pid, socket: Socket, inherit: &'a [i32], sandbox: &'a Sandbox) {
         fork::set_name(c"mf-zygote");
         // Its own group: Ctrl-C at a terminal reaches the host alone.
         let _ = rustix::process::setpgid(None, None);
@@ -162,6 +167,7 @@ impl<'a> Zygote<'a> {
             socket,
             children: Vec::new(),
             inherit,
+            sandbox,
             name: None,
         }
         .serve();
@@ -222,10 +228,7 @@ impl<'a> Zygote<'a> {
                     Ok(Fork::Parent(pid)) => Process::of_child(pid)
                         .inspect_err(|_| fork::take_back(pid))
                         .map_err(|_| libc::EMFILE),
-                    Err(e) => Err(match e {
-                        Error::System { source, .. } => source.raw_os_error().unwrap_or(0),
-                        _ => libc::ENOMEM,
-                    }),
+                    Err(e) => Err(number_of(&e)),
                 }
             }
         };
@@ -256,6 +259,12 @@ impl<'a> Zygote<'a> {
         if fork::die_with_parent(zygote).is_err() {
             fork::exit(EXIT_JOIN);
         }
+        // The last thing before anybody else's code runs.
+        if let Err((step, errno)) = sandbox::apply(self.sandbox) {
+            let control = Socket::from_fd(inherited.control);
+            let _ = FromWorker::SandboxFailed { step, errno }.send(&control);
+            fork::exit(EXIT_JOIN);
+        }
         match self.role {
             Role::Handler(handler) => {
                 let handler = Arc::clone(handler);
@@ -278,6 +287,23 @@ impl<'a> Zygote<'a> {
     }
 
     fn run_handler(&self, inherited: Inherited, handler: &Arc<dyn Handler>) -> Result<()> {
+        // To say why, if the lane takes its own end along. (Under a limit there may be no room.)
+        let spare = inherited.control.try_clone();
+        let (lane, threads) = self.join(inherited, handler).inspect_err(|e| {
+            if let Ok(spare) = spare {
+                let errno = number_of(e);
+                let _ = FromWorker::JoinFailed { errno }.send(&Socket::from_fd(spare));
+            }
+        })?;
+        pool::run(&lane, &**handler, threads)
+    }
+
+    /// Maps the lane and starts all threads of a handler worker.
+    fn join(
+        &self,
+        inherited: Inherited,
+        handler: &Arc<dyn Handler>,
+    ) -> Result<(Arc<Lane>, Vec<JoinHandle<()>>)> {
         let host = self
             .host
             .as_fd()
@@ -287,7 +313,8 @@ impl<'a> Zygote<'a> {
         let lane = Arc::new(Lane::open(inherited)?);
         watcher::spawn(Arc::clone(&lane), host)?;
         fork::outlive_parent();
-        pool::run(&lane, handler)
+        let threads = pool::start(&lane, handler)?;
+        Ok((lane, threads))
     }
 
     /// The host is gone: leave nothing behind.
@@ -320,6 +347,15 @@ fn remove_names(socket: &Socket, told: Option<String>) {
         if let Ok(name) = CString::new(name) {
             control::unlink_name(&name);
         }
+    }
+}
+
+/// The error number that stands for an error in a message.
+fn number_of(error: &Error) -> i32 {
+    match error {
+        Error::System { source, .. } => source.raw_os_error().unwrap_or(0),
+        Error::NoMemory(_) => libc::ENOMEM,
+        _ => libc::EINVAL,
     }
 }
 

@@ -29,7 +29,7 @@ static void configs(void) {
 
   /* The size: short, long, odd. */
   REFUSED(cfg.size = 0, MF_E_INVALID);
-  REFUSED(cfg.size = 64, MF_E_INVALID);
+  REFUSED(cfg.size = 336 - 8, MF_E_INVALID); /* 336: its first version */
   REFUSED(cfg.size += 4, MF_E_INVALID);
   REFUSED(cfg.size = 1u << 30, MF_E_INVALID);
   /* Nonsense. */
@@ -66,6 +66,11 @@ static void configs(void) {
   REFUSED(cfg.sandbox = 1u << 31, MF_E_INVALID);
   REFUSED(cfg.default_attempts = 65536, MF_E_INVALID);
   REFUSED(cfg.kill_grace_ns = -1, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP | 16, MF_E_INVALID);
+  REFUSED(cfg.sandbox_memory = 1, MF_E_INVALID); /* without MF_SANDBOX_RLIMITS */
+  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP; cfg.sandbox_cpu_s = 1, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_RLIMITS; cfg.sandbox_files = 15, MF_E_INVALID);
+  REFUSED(cfg.sandbox = MF_SANDBOX_RLIMITS; cfg.sandbox_memory = 1 << 20, MF_E_INVALID);
   REFUSED(cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = (size_t)-1, MF_E_INVALID);
@@ -76,7 +81,6 @@ static void configs(void) {
   REFUSED(cfg.scaling_idle_looks = 3, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_SPREAD, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_LIST, MF_E_UNSUPPORTED);
-  REFUSED(cfg.sandbox = MF_SANDBOX_SECCOMP, MF_E_UNSUPPORTED);
   REFUSED(cfg.classes[1].nice = 5, MF_E_UNSUPPORTED);
   /* A program that cannot be executed: whatever the error, there is one, and no engine. */
   cfg = config(NULL, NULL, 1, 1);

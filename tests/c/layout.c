@@ -97,6 +97,10 @@ AT(mf_config, scaling_policy, 264);
 AT(mf_config, affinity_cpus, 288);
 AT(mf_config, recycle_tasks, 304);
 AT(mf_config, sandbox, 332);
+AT(mf_config, sandbox_memory, 336);
+AT(mf_config, sandbox_core, 344);
+AT(mf_config, sandbox_files, 352);
+AT(mf_config, sandbox_cpu_s, 356);
 
 /* The numbers of the contract. */
 CHECK(MF_OK == 0 && MF_E_INVALID == -1 && MF_E_WOULD_BLOCK == -2 && MF_E_TIMEOUT == -3);

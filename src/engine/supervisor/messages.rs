@@ -68,10 +68,14 @@ impl Supervisor {
             log::error!("cannot watch worker {worker}: {e}");
         }
         lane.process = Some(process);
+        let ready = lane.said_hello;
         if watched.is_err() || lane.killed {
             lane.kill(); // for the second time, if it was dismissed before it was there
         }
         core.totals.spawned = spawned;
+        if ready {
+            self.welcome(core, incarnation);
+        }
     }
 
     pub(super) fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
@@ -95,6 +99,25 @@ impl Supervisor {
                     if hopeless && !core.starting {
                         self.note_bad_start(core, class, error.to_string(), true);
                     }
+                    self.fail_start(core, incarnation, || error);
+                }
+                Incoming::Message(FromWorker::SandboxFailed { step, errno }, _) => {
+                    let error = step.error(errno);
+                    log::error!("worker {} does not run: {error}", lane.worker);
+                    lane.trouble = Some(error.to_string());
+                    self.fail_start(core, incarnation, || error);
+                }
+                Incoming::Message(FromWorker::JoinFailed { errno }, _) => {
+                    let error = Error::system(
+                        "mmap or pthread_create",
+                        format!(
+                            "a worker cannot map the engine's shared memory or start its threads{}",
+                            self.shared.config.sandbox.hint()
+                        ),
+                        std::io::Error::from_raw_os_error(errno),
+                    );
+                    log::error!("worker {}: {error}", lane.worker);
+                    lane.trouble = Some(error.to_string());
                     self.fail_start(core, incarnation, || error);
                 }
                 Incoming::Message(FromWorker::NeedResults { len }, _) => {
@@ -136,6 +159,11 @@ impl Supervisor {
         };
         if lane.state != LaneState::Starting {
             return; // said it twice
+        }
+        if lane.process.is_none() {
+            // Quicker than its zygote, which has yet to hand over the means to end it.
+            lane.said_hello = true;
+            return;
         }
         if let Err(e) = lane
             .shared

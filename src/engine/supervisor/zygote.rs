@@ -148,7 +148,7 @@ impl Supervisor {
         }
         let config = &self.shared.config;
         let started = match &config.role {
-            Some(role) => zygote::start(role, &config.inherit),
+            Some(role) => zygote::start(role, &config.inherit, &config.sandbox),
             None => Err(Error::Internal("no role".into())),
         };
         let installed =
