@@ -18,6 +18,7 @@ fi
 
 step "lints"
 cargo clippy --all-targets -- -D warnings
+cargo clippy --all-targets --features kill-points -- -D warnings
 
 step "the library without the command line"
 cargo check --lib --no-default-features
@@ -40,3 +41,6 @@ cargo test --release
 
 step "chaos, short form"
 cargo run --release -- chaos --kills 2000
+
+step "kill at every store"
+cargo test --release --features kill-points --test kill_points

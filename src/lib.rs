@@ -59,6 +59,15 @@ mod sys;
 #[cfg(not(loom))]
 pub mod worker;
 
+/// Killing workers between any two stores of the lane protocol: for tests only.
+#[cfg(all(feature = "kill-points", not(loom)))]
+#[doc(hidden)]
+pub mod kill_points {
+    pub use crate::sys::kill_point::{
+        NAMES, Report, arm, arm_stages, arm_watcher, disarm, here, prepare, report,
+    };
+}
+
 #[cfg(not(loom))]
 pub use crate::{
     config::{Builder, Policy},

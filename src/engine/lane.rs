@@ -88,6 +88,8 @@ pub(crate) struct Lane {
     pub(crate) event: Event,
     pub(crate) control: Socket,
     pub(crate) process: Option<Process>,
+    /// It said hello before the zygote said that it exists.
+    pub(crate) greeted: bool,
     /// Set once the zygote has reported it.
     pub(crate) exit: Option<Exit>,
     /// When the pidfd became readable.
@@ -124,8 +126,6 @@ pub(crate) struct Lane {
     pub(crate) head_since: Instant,
     pub(crate) recalled: bool,
     pub(crate) health: Health,
-    /// It is ready, and its zygote has not told of it yet.
-    pub(crate) said_hello: bool,
     /// Why it could not start, if it said so.
     pub(crate) trouble: Option<String>,
     /// Its zygote is gone: nobody will tell how it ended.
@@ -178,6 +178,7 @@ impl Lane {
             event: new.event,
             control: new.control,
             process: None,
+            greeted: false,
             exit: None,
             ended: None,
             killed: false,
@@ -208,7 +209,6 @@ impl Lane {
                 stopped_since: None,
                 rss_at: now,
             },
-            said_hello: false,
             trouble: None,
             orphaned: false,
             crashed_before,

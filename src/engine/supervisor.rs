@@ -30,8 +30,10 @@ const SHORT_TICK: Duration = Duration::from_millis(2);
 const IDLE_TICKS: u32 = 10;
 /// How often the control segment is brought up to date.
 const PUBLISH: Duration = Duration::from_millis(100);
-/// How long a death waits for the zygote to say how.
-const EXIT_REPORT: Duration = Duration::from_millis(100);
+/// How long a death waits for the zygote to say how: on a crowded machine it may be kept off the
+/// processor for a while, and a crash that names no signal is a poor one. One that has died is not
+/// waited for.
+const EXIT_REPORT: Duration = Duration::from_secs(2);
 /// Result memory that every worker begins with.
 const FIRST_RESULTS: u64 = 256 << 10;
 /// A descriptor that nobody claims for so long is recalled if another worker is free ...
@@ -275,7 +277,12 @@ impl Supervisor {
             let exit = match lane.exit {
                 Some(exit) => exit,
                 None if lane.orphaned || ended.elapsed() >= EXIT_REPORT => Exit::Unknown,
-                None => continue,
+                None => {
+                    if ended.elapsed() >= EXIT_REPORT / 10 {
+                        self.zygote.resume(); // in case somebody has stopped it
+                    }
+                    continue;
+                }
             };
             self.remove(core, worker, exit);
         }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::shm::layout::Line;
 use crate::sys::futex::FutexWord;
+use crate::sys::kill_point::kill_point;
 use crate::sys::sync::{AtomicU32, Ordering, fence};
 
 /// `T`: the low 32 bits of the number of descriptors published. Written by the host.
@@ -72,8 +73,10 @@ impl Sleeper {
         stay_awake: impl FnOnce() -> bool,
     ) {
         self.epoch = self.epoch.wrapping_add(1).max(1); // never 0
+        kill_point!("sleep.before-epoch");
         // Relaxed: ordered by the fence below.
         epoch.0.store(self.epoch, Ordering::Relaxed);
+        kill_point!("sleep.after-epoch");
         // SeqCst: between our store of `Z` and our load of `T`; pairs with the fence in
         // `Producer::ring` between its store of `T` and its load of `Z`.
         fence(Ordering::SeqCst);
@@ -81,9 +84,11 @@ impl Sleeper {
         if word.0.load() == head && !stay_awake() {
             word.0.wait(head, timeout);
         }
+        kill_point!("sleep.before-clear");
         // Release: whatever this worker did before, a host that sees it awake may rely on. (The
         // next episode's correctness rests on its own fence.)
         epoch.0.store(0, Ordering::Release);
+        kill_point!("sleep.after-clear");
     }
 }
 

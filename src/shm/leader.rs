@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::sys::kill_point::kill_point;
 use crate::sys::sync::{Condvar, Mutex, lock};
 
 /// The place of the leader, and what only the leader may touch.
@@ -53,10 +54,14 @@ impl<T> Leadership<T> {
         if !self.take_place(timeout, idle) {
             return;
         }
+        kill_point!("lead.taken");
         watch(&mut lock(&self.tools));
+        kill_point!("lead.before-leave");
         let mut state = lock(&self.state);
         state.taken = false;
+        kill_point!("lead.before-hand-on");
         self.hand_on(&state);
+        kill_point!("lead.left");
     }
 
     fn take_place(&self, timeout: Duration, idle: impl Fn() -> bool) -> bool {
@@ -66,6 +71,7 @@ impl<T> Leadership<T> {
             let (next, expired) = self.follow(state, timeout);
             state = next;
             state.followers -= 1;
+            kill_point!("follow.woken");
             if expired || !idle() {
                 // The wake-up that ended the wait may have been the one for a successor.
                 if !state.taken {

@@ -15,6 +15,7 @@
 //!   has claimed a task that it never marks as started (see [`super::slot`]).
 
 use crate::shm::layout::{CREDITS, Line, PAYLOAD_WORDS};
+use crate::sys::kill_point::kill_point;
 use crate::sys::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, load_acquire};
 
@@ -141,6 +142,7 @@ pub(crate) fn pop(ring: &Ring, head: &Head) -> Option<Message> {
             meta: Meta(cell.meta.load(Ordering::Relaxed)),
             payload: std::array::from_fn(|i| cell.payload[i].load(Ordering::Relaxed)),
         };
+        kill_point!("claim.before");
         // AcqRel on success: the host overwrites the cell once it has seen completions of *later*
         // positions, although this one is still out. So our loads above must happen before
         // whatever the threads that claim those do: Release pairs with the Acquire half of their
@@ -150,7 +152,10 @@ pub(crate) fn pop(ring: &Ring, head: &Head) -> Option<Message> {
             .0
             .compare_exchange(at, at + 1, Ordering::AcqRel, Ordering::Relaxed)
         {
-            Ok(_) => return Some(message),
+            Ok(_) => {
+                kill_point!("claim.after");
+                return Some(message);
+            }
             Err(now) => at = now,
         }
     }

@@ -10,6 +10,7 @@ use crate::shm::layout::{
     Up,
 };
 use crate::shm::ring::Message;
+use crate::sys::kill_point::kill_point;
 use crate::sys::memfd::{self, Access, Segment};
 use crate::sys::sync::{AtomicU64, Mutex, Ordering, load_acquire, lock};
 
@@ -263,8 +264,10 @@ impl WorkerLane {
     /// Maps what the host has prepared.
     pub(crate) fn map(fds: LaneFds) -> Result<Self> {
         let down_size = size_of::<Down>() as u64;
+        kill_point!("open.before-down");
         memfd::verify(fds.down.as_fd(), down_size)?;
         let down = Segment::<Down>::map(fds.down, down_size, Access::Read)?;
+        kill_point!("open.after-down");
         let c = &down.layout().constants;
         // Relaxed: written before this process existed.
         if c.magic.load(Ordering::Relaxed) != MAGIC {
@@ -283,6 +286,7 @@ impl WorkerLane {
         let up_size = c.up_size.load(Ordering::Relaxed);
         memfd::verify(fds.inputs.as_fd(), inputs_size)?;
         memfd::verify(fds.up.as_fd(), up_size)?;
+        kill_point!("open.before-up");
         Ok(Self {
             inputs: Segment::map(fds.inputs, inputs_size, Access::Read)?,
             up: Segment::map(fds.up, up_size, Access::Write)?,

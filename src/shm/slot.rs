@@ -16,6 +16,7 @@
 //! per slot is on its way at any time, and two can never cancel each other out.
 
 use crate::shm::layout::{BITMAP_WORDS, CREDITS, RESULT_WORDS};
+use crate::sys::kill_point::kill_point;
 use crate::sys::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, load_acquire};
 
@@ -101,12 +102,17 @@ impl TaskSlot {
     /// Worker: this dispatch is now started.
     #[inline]
     pub(crate) fn start(&self, ticket: u64, now: u64) {
+        kill_point!("start.before-time");
         // Relaxed: published by the store of `ticket`.
         self.start.store(now, Ordering::Relaxed);
+        kill_point!("start.before-progress");
         self.progress_done.store(0, Ordering::Relaxed);
+        kill_point!("start.mid-progress");
         self.progress_total.store(0, Ordering::Relaxed);
+        kill_point!("start.before-ticket");
         // Release: pairs with the acquire load in `started`.
         self.ticket.store(ticket, Ordering::Release);
+        kill_point!("start.after-ticket");
     }
 
     /// Worker: a task with this slot is about to start and to finish.
@@ -122,9 +128,12 @@ impl TaskSlot {
 
     /// Worker: how far the task is.
     pub(crate) fn set_progress(&self, done: u64, total: u64) {
+        kill_point!("progress.before-total");
         // Relaxed: each number stands for itself; a reader may see a new one beside an old one.
         self.progress_total.store(total, Ordering::Relaxed);
+        kill_point!("progress.before-done");
         self.progress_done.store(done, Ordering::Relaxed);
+        kill_point!("progress.after-done");
     }
 
     /// Worker: this dispatch is finished. `result` holds the bytes, or the arena offset in word 0.
@@ -132,21 +141,29 @@ impl TaskSlot {
     pub(crate) fn finish(&self, ticket: u64, ending: &Ending, result: &[u64; RESULT_WORDS]) {
         let f = &self.finished;
         let place = if ending.in_arena { IN_ARENA } else { 0 };
+        kill_point!("finish.before-kind");
         // Relaxed: published by the store of `done`.
         f.kind_and_len.store(
             ending.kind as u64 | place | u64::from(ending.len) << 32,
             Ordering::Relaxed,
         );
+        kill_point!("finish.before-code");
         f.code
             .store(u64::from(ending.code.cast_unsigned()), Ordering::Relaxed);
+        kill_point!("finish.before-start");
         f.start.store(ending.start, Ordering::Relaxed);
+        kill_point!("finish.before-end");
         f.end.store(ending.end, Ordering::Relaxed);
+        kill_point!("finish.before-result");
         for (word, value) in f.result.iter().zip(result).take(ending.words()) {
             word.store(*value, Ordering::Relaxed);
+            kill_point!("finish.mid-result");
         }
+        kill_point!("finish.before-done");
         // Release: pairs with the acquire load in `is_done`; publishes the fields above, the
         // bytes in the result arena, and that this worker is done with the payload.
         f.done.store(ticket, Ordering::Release);
+        kill_point!("finish.after-done");
     }
 
     /// Host: whether the completion of this dispatch is there.
@@ -240,10 +257,12 @@ impl Pending {
     pub(crate) fn flush(&mut self, bitmap: &DoneBitmap) {
         for (word, bits) in bitmap.0.iter().zip(&mut self.words) {
             if *bits != 0 {
+                kill_point!("flush.before-flip");
                 // Release: pairs with the acquire load in `Collector::scan`; whoever sees the bit
                 // sees the done word. A read-modify-write, so that the Release of one thread
                 // stays visible when another thread flips its own bits.
                 word.fetch_xor(*bits, Ordering::Release);
+                kill_point!("flush.after-flip");
                 *bits = 0;
             }
         }

@@ -1,6 +1,7 @@
 //! The system calls, each behind a safe type, and the loom shim of atomics.
 
 pub(crate) mod futex;
+pub(crate) mod kill_point;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod prefetch;

@@ -17,6 +17,7 @@ use crate::shm::segments::{LaneFds, WorkerLane};
 use crate::shm::slot::{Ending, Kind, Pending};
 use crate::sys::clock::Clock;
 use crate::sys::event::Event;
+use crate::sys::kill_point::kill_point;
 use crate::sys::socket::Socket;
 use crate::sys::spin::Spin;
 use crate::worker::link::FromWorker;
@@ -25,7 +26,11 @@ use crate::worker::results::Results;
 /// Finished tasks whose flips one thread may hold back.
 const BATCH: u32 = 16;
 /// Tasks that take longer than this are published one by one.
-const BATCH_BELOW: Duration = Duration::from_micros(1);
+const BATCH_BELOW: Duration = if cfg!(feature = "kill-points") {
+    Duration::from_micros(100) // so that there are batches in a debug build too
+} else {
+    Duration::from_micros(1)
+};
 /// The longest sleep on the doorbell: a backstop, not part of the protocol.
 const NAP: Duration = Duration::from_secs(60);
 
@@ -187,6 +192,7 @@ impl Lane {
         // Relaxed: advice, as every cancellation is.
         if self.down().cancel[slot].load(Ordering::Relaxed) == message.ticket {
             let started = Started { message, start };
+            kill_point!("start.cancelled");
             self.finish(
                 hand,
                 &started,
@@ -196,6 +202,7 @@ impl Lane {
             return None;
         }
         if !hand.pending.is_empty() && hostbell::host_sleeps(&self.shared.inputs().host_epoch) {
+            kill_point!("start.before-flush");
             // This task may run long: do not hold the others back. A host that falls asleep just
             // after this looks at the done words first.
             self.flush(hand);
@@ -232,7 +239,9 @@ impl Lane {
         }
         hand.pending.flush(&self.up().bitmap);
         if self.signaller.due(&self.shared.inputs().host_epoch) {
+            kill_point!("flush.before-signal");
             self.event.signal();
+            kill_point!("flush.after-signal");
         }
     }
 
@@ -295,6 +304,7 @@ impl Lane {
     pub(crate) fn recall(&self) {
         let mut hand = Hand::default();
         while let Some(message) = ring::pop(&self.down().ring, &self.up().head) {
+            kill_point!("recall.claimed");
             // Not started: the ticket stays out of the slot.
             let started = Started { message, start: 0 };
             self.finish(
@@ -303,17 +313,21 @@ impl Lane {
                 &mut Ending::new(Kind::Returned),
                 &NO_RESULT,
             );
+            kill_point!("recall.published");
         }
         self.flush(&mut hand);
+        kill_point!("recall.flushed");
     }
 
     /// Watcher: makes every [`Lane::next`] end; true once nobody waits inside.
     pub(crate) fn close(&self) -> bool {
         self.closing.store(true, Ordering::Relaxed); // Relaxed: see `is_closing`.
+        kill_point!("close.closing");
         // A thread may look at `closing` just before this and fall asleep just after, so the
         // caller repeats this until it is true.
         self.down().tail.0.wake_all();
         self.leadership.wake_all();
+        kill_point!("close.woken");
         self.waiting.load(Ordering::Relaxed) == 0
     }
 }

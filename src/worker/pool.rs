@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::sys::kill_point::kill_point;
 use crate::worker::lane::{Hand, Lane};
 use crate::worker::task::{CODE_PANIC, Failure, Handler, Task, TaskResult};
 
@@ -27,11 +28,14 @@ pub(crate) fn start(lane: &Arc<Lane>, handler: &Arc<dyn Handler>) -> Result<Vec<
 /// Tells the host that this worker is there, and runs tasks on this thread too until the lane is
 /// closed.
 pub(crate) fn run(lane: &Lane, handler: &dyn Handler, others: Vec<JoinHandle<()>>) -> Result<()> {
+    kill_point!("hello.before");
     lane.hello()?;
+    kill_point!("hello.after");
     work(lane, handler);
     for thread in others {
         let _ = thread.join(); // `work` catches panics
     }
+    kill_point!("leave.exit");
     Ok(())
 }
 
@@ -39,9 +43,12 @@ fn work(lane: &Lane, handler: &dyn Handler) {
     let mut hand = Hand::default();
     while let Ok(started) = lane.next(&mut hand, None) {
         let mut task = Task::new(lane, started);
+        kill_point!("handler.before");
         let result = call(handler, &mut task);
+        kill_point!("handler.after");
         task.finish(&mut hand, result);
     }
+    kill_point!("leave.thread");
 }
 
 /// Calls user code; a panic becomes a failed task.

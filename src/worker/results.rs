@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::shm::arena::{Arena, Block};
 use crate::shm::layout::RELEASES;
 use crate::shm::segments::WorkerLane;
+use crate::sys::kill_point::kill_point;
 use crate::sys::socket::Socket;
 use crate::sys::sync::lock;
 use crate::worker::link::FromWorker;
@@ -64,6 +65,7 @@ impl Results {
             {
                 let end = block.offset + len as u64;
                 if end <= lane.committed() {
+                    kill_point!("results.allocated");
                     return Ok(block);
                 }
                 state.arena.free(block);
@@ -77,8 +79,10 @@ impl Results {
                      worker (release completions, or raise result_arena)"
                 )));
             }
+            kill_point!("results.before-ask");
             // If the host is gone the watcher ends this process.
             let _ = FromWorker::NeedResults { len: wanted }.send(host);
+            kill_point!("results.after-ask");
             let before = state.answers;
             while state.answers == before {
                 let (next, timeout) = self
@@ -109,6 +113,7 @@ impl Results {
     /// The host has answered.
     pub(crate) fn answered(&self) {
         lock(&self.state).answers += 1;
+        kill_point!("results.answered");
         self.grown.notify_all();
     }
 }
@@ -118,6 +123,7 @@ impl State {
         while let Some(offset) = lane.released(self.read) {
             self.read += 1;
             self.arena.free_at(offset);
+            kill_point!("results.reclaimed");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::sys::fork;
+use crate::sys::kill_point::kill_point;
 use crate::sys::process::{Process, wait_any};
 use crate::sys::term::Termination;
 use crate::worker::lane::Lane;
@@ -43,7 +44,10 @@ fn watch(lane: &Lane, host: &Process, term: &Termination) {
             continue;
         }
         match ToWorker::receive(&lane.control) {
-            Incoming::Message(ToWorker::Recall, _) => lane.recall(),
+            Incoming::Message(ToWorker::Recall, _) => {
+                kill_point!("recall.heard");
+                lane.recall();
+            }
             Incoming::Message(ToWorker::Grown, _) => lane.results.answered(),
             Incoming::Message(ToWorker::Shutdown, _) => break,
             Incoming::Nothing => {}
@@ -52,6 +56,7 @@ fn watch(lane: &Lane, host: &Process, term: &Termination) {
             Incoming::Closed => break,
         }
     }
+    kill_point!("close.heard");
     close(lane);
     // A task in hand may go on for ever; this process must not, once the host is gone.
     while !wait_any(&[host.as_fd()], None)[0] {}

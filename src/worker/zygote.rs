@@ -18,6 +18,7 @@ use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::segments::LaneFds;
 use crate::sys::fork::{self, Fork};
+use crate::sys::kill_point::kill_point;
 use crate::sys::memfd;
 use crate::sys::process::{Process, wait_any};
 use crate::sys::sandbox;
@@ -311,8 +312,10 @@ impl<'a> Zygote<'a> {
             .map_err(|e| Error::system("dup", "cannot keep the host's pidfd", e))?;
         let host = Process::from_parts(self.host.pid(), host);
         let lane = Arc::new(Lane::open(inherited)?);
+        kill_point!("open.after-up");
         watcher::spawn(Arc::clone(&lane), host)?;
         fork::outlive_parent();
+        kill_point!("open.watching");
         let threads = pool::start(&lane, handler)?;
         Ok((lane, threads))
     }

@@ -68,12 +68,12 @@ impl Supervisor {
             log::error!("cannot watch worker {worker}: {e}");
         }
         lane.process = Some(process);
-        let ready = lane.said_hello;
         if watched.is_err() || lane.killed {
             lane.kill(); // for the second time, if it was dismissed before it was there
         }
+        let greeted = lane.greeted;
         core.totals.spawned = spawned;
-        if ready {
+        if greeted {
             self.welcome(core, incarnation);
         }
     }
@@ -161,8 +161,8 @@ impl Supervisor {
             return; // said it twice
         }
         if lane.process.is_none() {
-            // Quicker than its zygote, which has yet to hand over the means to end it.
-            lane.said_hello = true;
+            // The zygote's word of it is on its way: until then nobody could be told its pid.
+            lane.greeted = true;
             return;
         }
         if let Err(e) = lane
