@@ -39,5 +39,8 @@ ci/loom.sh
 step "tests"
 cargo test --release
 
+step "chaos, short form"
+cargo run --release -- chaos --kills 2000
+
 step "kill at every store"
 cargo test --release --features kill-points --test kill_points

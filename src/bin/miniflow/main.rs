@@ -1,6 +1,7 @@
 //! The command line of miniflow: one subcommand a file.
 
 mod bench;
+mod chaos;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -21,12 +22,21 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
     // clap itself answers a wrong command line with exit status 2.
     match Cli::parse().command {
         Command::Bench(args) => finish("bench", bench::run(&args)),
+        Command::Chaos(args) => match chaos::run(&args) {
+            Ok(verdict) if verdict.clean => finish::<chaos::Error>("chaos", Ok(verdict.text)),
+            Ok(verdict) => {
+                let _ = finish::<chaos::Error>("chaos", Ok(verdict.text)); // failed in any case
+                ExitCode::FAILURE
+            }
+            Err(error) => complain("chaos", &error),
+        },
     }
 }
 

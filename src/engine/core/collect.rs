@@ -8,7 +8,7 @@ use super::{ClassState, Core, Phase, SCAN_BUDGET, Totals};
 use crate::engine::completion::{Completion, Data};
 use crate::engine::lane::Doom;
 use crate::engine::payload::Payloads;
-use crate::engine::task_table::{Payload, Place, TaskTable};
+use crate::engine::task_table::{Payload, Place, TaskTable, Verdict};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
 use crate::shm::segments::HostLane;
 use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
@@ -331,6 +331,8 @@ impl Settle<'_> {
             self.may_retry && !entry.cancelled && entry.attempt + 1 < entry.limits.max_attempts;
         if retried {
             entry.attempt += 1;
+            // It may have failed because it was late; the next attempt has all its time.
+            entry.verdict = Verdict::None;
             self.totals.retried += 1;
             self.count += 1;
             self.failed += 1;
