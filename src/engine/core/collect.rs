@@ -8,7 +8,7 @@ use super::{ClassState, Core, Phase, SCAN_BUDGET, Totals};
 use crate::engine::completion::{Completion, Data};
 use crate::engine::lane::Doom;
 use crate::engine::payload::Payloads;
-use crate::engine::task_table::{Payload, Place, TaskTable, Verdict};
+use crate::engine::task_table::{Charge, Payload, Place, TaskTable};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
 use crate::shm::segments::HostLane;
 use crate::shm::slot::{Collector, Ending, Kind, Scan, TaskSlot};
@@ -332,7 +332,7 @@ impl Settle<'_> {
         if retried {
             entry.attempt += 1;
             // It may have failed because it was late; the next attempt has all its time.
-            entry.verdict = Verdict::None;
+            entry.charge = Charge::None;
             self.totals.retried += 1;
             self.count += 1;
             self.failed += 1;
