@@ -279,7 +279,9 @@ impl Builder {
 
     /// The function that the workers run. It runs in forked children of this process, made from a
     /// single-threaded copy of it as it is at [`Builder::start`]: what the handler captures is
-    /// that copy's. Signals have their default dispositions there, SIGPIPE too.
+    /// that copy's. Signals have their default dispositions there, SIGPIPE too; but handlers that
+    /// this process has for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT stay, and run after the crash
+    /// was reported.
     pub fn handler(
         self,
         handler: impl Fn(&mut crate::worker::Task<'_>) -> crate::worker::TaskResult

@@ -401,6 +401,13 @@ fn errno_of_this_thread() -> Option<(ptr::NonNull<c_int>, c_int)> {
 }
 
 /// What is at an address.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(
+        dead_code,
+        reason = "only there the return address of a call lies in memory"
+    )
+)]
 enum Peek {
     /// This word.
     Word(u64),
