@@ -1224,7 +1224,9 @@ int32_t mf_task_finish(struct mf_task *task, int32_t code);
  * - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
  * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
  *
- * Starts a small thread, which ends this process if the host dies. Any thread. Forked child:
+ * Starts a small thread, which ends this process if the host dies. From then on SIGTERM, which the
+ * engine sends before it kills, makes mf_worker_next() answer MF_E_CLOSED and hands back what is not
+ * started, unless the program has its own use for that signal. Any thread. Forked child:
  * MF_E_INVALID. Since 0.1.
  *
  * Pointers:
