@@ -204,6 +204,9 @@ pub struct SubmitOptions {
 pub(crate) const MAX_PRIORITY: i32 = 3;
 
 impl Default for SubmitOptions {
+    /// Always inlined: options that are returned through memory are written field by field and read
+    /// in wider pieces, which waits for all stores before it.
+    #[inline(always)]
     fn default() -> Self {
         Self {
             class: Class::CpuBound,
@@ -295,6 +298,7 @@ pub struct Submission<'a> {
 }
 
 impl<'a> From<&'a [u8]> for Submission<'a> {
+    #[inline(always)] // see `SubmitOptions::default`
     fn from(payload: &'a [u8]) -> Self {
         Self {
             payload,

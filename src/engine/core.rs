@@ -179,9 +179,9 @@ impl Core {
         })
     }
 
-    /// What a task with these options allows, if it can be accepted at all.
-    #[inline]
-    pub(crate) fn check(&self, options: &SubmitOptions) -> Result<Limits> {
+    /// Whether a task with these options can be accepted at all.
+    #[inline(always)] // see `submit_copy`
+    pub(crate) fn check(&self, options: &SubmitOptions) -> Result<()> {
         if self.phase != Phase::Running {
             return Err(Error::Closed);
         }
@@ -192,12 +192,9 @@ impl Core {
             return Err(Error::Internal(NO_ZYGOTE.into()));
         }
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&options.priority) {
-            return Err(Error::invalid(format!(
-                "priority {} is not in -{MAX_PRIORITY}..={MAX_PRIORITY}",
-                options.priority
-            )));
+            return Err(bad_priority(options.priority));
         }
-        limits::of(options, self.defaults[options.class.index()], self.clock)
+        limits::check(options)
     }
 
     /// Accepts a task whose payload is copied here. The caller announces it afterwards. `now` is
@@ -213,7 +210,7 @@ impl Core {
         options: &SubmitOptions,
         now: Option<u64>,
     ) -> Result<TaskId> {
-        let limits = self.check(options)?;
+        self.check(options)?;
         if self.table.room() == 0 {
             return Err(self.full());
         }
@@ -230,7 +227,7 @@ impl Core {
                 len: length(payload.len()),
             }
         };
-        self.accept(options, limits, payload, now)
+        self.accept(options, payload, now)
     }
 
     /// Accepts a task whose payload lies in a block already.
@@ -240,10 +237,9 @@ impl Core {
         len: usize,
         options: &SubmitOptions,
     ) -> Result<TaskId> {
-        let limits = self.check(options)?;
+        self.check(options)?;
         self.accept(
             options,
-            limits,
             Payload::Arena {
                 block,
                 len: length(len),
@@ -265,10 +261,10 @@ impl Core {
     fn accept(
         &mut self,
         options: &SubmitOptions,
-        limits: Limits,
         payload: Payload,
         now: Option<u64>,
     ) -> Result<TaskId> {
+        let limits = limits::of(options, &self.defaults[options.class.index()], self.clock);
         let unix_ms = match now {
             Some(now) => self.calendar.unix_ms(self.clock, now),
             None => unix_ms(),
@@ -422,6 +418,14 @@ impl Core {
     }
 }
 
+#[cold]
+fn bad_priority(priority: i32) -> Error {
+    Error::invalid(format!(
+        "priority {priority} is not in -{MAX_PRIORITY}..={MAX_PRIORITY}"
+    ))
+}
+
+#[cold]
 fn no_workers(class: Class) -> Error {
     Error::invalid(format!(
         "class {} has no workers (see workers and resize)",

@@ -55,7 +55,7 @@ impl Core {
     }
 
     /// Hands a task to a worker that has room.
-    #[inline]
+    #[inline(always)] // see `submit_copy`
     pub(super) fn dispatch(&mut self, index: u32, worker: u32) {
         let ticket = self.next_ticket;
         let Some(lane) = &mut self.lanes[worker as usize] else {

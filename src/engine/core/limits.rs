@@ -27,30 +27,45 @@ pub(super) fn defaults(config: &Config, clock: Clock) -> [Limits; 2] {
     })
 }
 
-/// What a task with these options allows.
-#[inline]
-pub(super) fn of(options: &SubmitOptions, defaults: Limits, clock: Clock) -> Result<Limits> {
-    let mut limits = defaults;
-    if options.max_attempts != 0 {
-        limits.max_attempts = u16::try_from(options.max_attempts).map_err(|_| {
-            Error::invalid(format!(
-                "max_attempts is {}, more than {MAX_ATTEMPTS}",
-                options.max_attempts
-            ))
-        })?;
+/// What a task with these options allows; they were checked.
+#[inline(always)] // see `Core::submit_copy`
+pub(super) fn of(options: &SubmitOptions, defaults: &Limits, clock: Clock) -> Limits {
+    Limits {
+        max_attempts: match options.max_attempts {
+            0 => defaults.max_attempts,
+            attempts => u16::try_from(attempts).unwrap_or(u16::MAX),
+        },
+        retry_failed: options.retry_failed,
+        retry_timed_out: options.retry_timed_out,
+        deadline: match options.deadline {
+            None => defaults.deadline,
+            Some(deadline) => ticks(deadline, clock),
+        },
     }
-    if let Some(deadline) = options.deadline {
-        if deadline.is_zero() {
-            return Err(Error::invalid("the deadline is 0: no task can meet it"));
-        }
-        limits.deadline = ticks(deadline, clock);
+}
+
+/// Refuses limits that make no sense.
+#[inline(always)]
+pub(super) fn check(options: &SubmitOptions) -> Result<()> {
+    if options.max_attempts > MAX_ATTEMPTS || options.deadline == Some(Duration::ZERO) {
+        return Err(refusal(options));
     }
-    limits.retry_failed = options.retry_failed;
-    limits.retry_timed_out = options.retry_timed_out;
-    Ok(limits)
+    Ok(())
+}
+
+#[cold]
+fn refusal(options: &SubmitOptions) -> Error {
+    if options.max_attempts > MAX_ATTEMPTS {
+        return Error::invalid(format!(
+            "max_attempts is {}, more than {MAX_ATTEMPTS}",
+            options.max_attempts
+        ));
+    }
+    Error::invalid("the deadline is 0: no task can meet it")
 }
 
 /// A deadline in ticks; 0 = none.
+#[cold]
 fn ticks(deadline: Duration, clock: Clock) -> u64 {
     match deadline {
         Duration::MAX => 0,
