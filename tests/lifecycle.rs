@@ -691,3 +691,21 @@ fn a_bad_submit_is_refused_and_changes_nothing() {
     let ok = engine.submit(&[7; 1000]).unwrap();
     assert_eq!(engine.wait(ok, None).unwrap().to_vec(), [7; 1000]);
 }
+
+#[test]
+fn a_stop_while_a_dead_worker_is_being_replaced_leaves_no_lane() {
+    let _watchdog = watchdog(60);
+    for _ in 0..20 {
+        let engine = cpu_only(1, 1).handler(|_| Ok(())).start().unwrap();
+        let id = engine.submit(b"").unwrap();
+        engine.wait(id, None).unwrap();
+        common::kill(worker(&engine, 0).pid);
+        // It is buried and its successor made in one turn: a sleep would miss that.
+        let begin = Instant::now();
+        while !engine.workers().is_empty() && begin.elapsed() < Duration::from_millis(100) {
+            std::hint::spin_loop();
+        }
+        engine.stop(Some(Duration::ZERO)).unwrap();
+        assert_eq!(engine.workers().len(), 0);
+    }
+}

@@ -283,6 +283,25 @@ fn a_late_task_that_listens_completes_and_its_worker_lives_or_leaves_in_order() 
 }
 
 #[test]
+fn the_grace_of_a_late_task_may_be_longer_than_that_of_a_stop() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(1, 1)
+        .kill_grace(Duration::from_secs(20))
+        .stop_grace(SHORT)
+        .handler(|task| {
+            while !task.is_cancelled() {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            std::thread::sleep(SHORT * 10); // it tidies up
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    let id = submit(&engine, "", 1, SubmitOptions::new().deadline(SHORT));
+    assert_end(&wait(&engine, id), Outcome::Completed, 1);
+}
+
+#[test]
 fn neighbours_of_a_late_task_may_finish_in_the_grace_and_else_are_bystanders() {
     let _watchdog = watchdog(60);
     let board = Board::new();

@@ -235,7 +235,10 @@ impl Supervisor {
                     .map(|(worker, class)| (worker, class, self.prepare(worker, class)))
                     .collect();
                 core = shared.lock();
-                for (worker, class, new) in made {
+                // An engine that was stopped meanwhile has no use for them: a worker whose lane is
+                // dropped leaves.
+                let wanted = core.phase < Phase::Cancelling;
+                for (worker, class, new) in made.into_iter().filter(|_| wanted) {
                     if let Err(e) = new.and_then(|new| self.admit(&mut core, new)) {
                         self.put_off(&mut core, worker, class, e);
                     }
@@ -445,7 +448,8 @@ impl Supervisor {
             }
             let patience = match lane.state {
                 LaneState::Starting if !core.starting => self.shared.config.start_timeout,
-                LaneState::Leaving => self.shared.config.stop_grace,
+                // One that is ended for a reason has the time that goes with it: `kill_at`.
+                LaneState::Leaving if lane.doom.is_none() => self.shared.config.stop_grace,
                 _ => Duration::MAX,
             };
             if lane.state_since.elapsed() >= patience && !lane.killed {
