@@ -52,7 +52,10 @@ impl Worker {
             return Err(Error::WouldBlock(Full::Concurrency));
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        match self.lane.next(&mut Hand::default(), deadline) {
+        let mut hand = Hand::default();
+        let next = self.lane.next(&mut hand, deadline);
+        self.lane.flush(&mut hand); // tasks that it passed over because they were cancelled
+        match next {
             Ok(started) => Ok(Assigned {
                 worker: self,
                 task: Some(Task::new(&self.lane, started)),
