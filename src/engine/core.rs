@@ -10,6 +10,7 @@
 mod collect;
 mod dispatch;
 mod ending;
+mod suspicion;
 
 pub(crate) use self::collect::Batch;
 
@@ -129,6 +130,8 @@ pub(crate) struct Core {
     calendar: Calendar,
     inline_payload: usize,
     in_place_from: u64,
+    /// Times that a worker tells are believed within this many ticks.
+    slack: u64,
 }
 
 impl Core {
@@ -158,6 +161,7 @@ impl Core {
             calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
+            slack: clock.ticks(suspicion::SLACK),
         }
     }
 

@@ -51,6 +51,12 @@ pub(crate) struct Lane {
     /// When the pidfd became readable.
     pub(crate) ended: Option<Instant>,
     pub(crate) killed: bool,
+    /// It broke the protocol: nothing that it wrote counts any more.
+    pub(crate) violated: bool,
+    /// Signals of its eventfd so far.
+    pub(crate) signals: u64,
+    /// It was asked to hand tasks back.
+    pub(crate) asked_back: bool,
     pub(crate) started_at: Instant,
     pub(crate) collector: Collector,
     producer: ring::Producer,
@@ -106,6 +112,9 @@ impl Lane {
             exit: None,
             ended: None,
             killed: false,
+            violated: false,
+            signals: 0,
+            asked_back: false,
             started_at: now,
             collector: Collector::new(),
             producer: ring::Producer::default(),
@@ -238,6 +247,7 @@ impl Lane {
 
     /// Asks the worker to hand back what it has not started.
     pub(crate) fn recall(&mut self) {
+        self.asked_back = true;
         // A full socket holds an unanswered recall already.
         let _ = ToWorker::Recall.send(&self.control);
     }

@@ -448,6 +448,8 @@ impl Engine {
         Ok(match cell.started(entry.ticket) {
             None => TaskState::Queued,
             Some(start) => {
+                // Not before the submit, whatever the worker says.
+                let start = start.max(entry.submitted);
                 let ticks = self.shared.clock.now().saturating_sub(start);
                 TaskState::Running {
                     worker,

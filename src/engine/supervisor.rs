@@ -222,7 +222,7 @@ impl Supervisor {
 
     fn handle(&mut self, core: &mut Core, source: Source) {
         match source {
-            Source::Wake => self.shared.supervisor.drain(),
+            Source::Wake => drop(self.shared.supervisor.drain()),
             Source::Bells => {} // `take_over` drains
             Source::Zygote => self.hear_zygote(core),
             Source::ZygoteDeath => {
@@ -317,6 +317,7 @@ impl Supervisor {
                 continue;
             };
             let class = lane.class;
+            core.inspect(worker);
             let free = core.lanes().any(|other| {
                 other.class == class
                     && other.worker as usize != worker

@@ -90,6 +90,8 @@ pub(crate) struct HostLane {
     /// the worker says is checked. Grows only.
     committed: AtomicU64,
     max_result: u64,
+    /// Result blocks that completions read in place.
+    held: AtomicU64,
     /// Held while a block is given back: any thread of the host may drop a completion.
     releasing: Mutex<()>,
 }
@@ -132,6 +134,7 @@ impl HostLane {
             up_size,
             committed: AtomicU64::new(0),
             max_result: shape.max_result,
+            held: AtomicU64::new(0),
             releasing: Mutex::new(()),
         })
     }
@@ -153,13 +156,20 @@ impl HostLane {
     /// After the worker has mapped its segment: no writable mapping can follow.
     pub(crate) fn seal(&self) -> Result<()> {
         memfd::seal_writers(self.up.fd())?;
-        memfd::verify(self.up.fd(), self.up_size)
+        memfd::verify(self.up.fd(), self.up_size)?;
+        // Until now the worker could punch holes.
+        memfd::commit(self.up.fd(), 0, RESULTS_OFFSET)
+    }
+
+    /// Size of the result arena, allocated or not.
+    pub(crate) fn result_capacity(&self) -> u64 {
+        self.up_size - RESULTS_OFFSET
     }
 
     /// Allocates the result arena up to at least `end` (clamped to its size) and tells the worker.
     /// False if it is that large already or cannot grow.
     pub(crate) fn grow_results(&self, end: u64) -> Result<bool> {
-        let capacity = self.up_size - RESULTS_OFFSET;
+        let capacity = self.result_capacity();
         // Relaxed: only written here, under the engine's lock.
         let now = self.committed.load(Ordering::Relaxed);
         let end = end.min(capacity);
@@ -219,6 +229,24 @@ impl HostLane {
             rest = tail;
         }
         Some(())
+    }
+
+    /// Notes that a completion reads a block in place, until [`HostLane::release_held`]. False if
+    /// more blocks are out than an honest worker has.
+    pub(crate) fn hold(&self) -> bool {
+        // Relaxed: goes up under the engine's lock only, and a worker that uses a block again has
+        // seen its release, which comes after the count went down.
+        if self.held.load(Ordering::Relaxed) >= RELEASES as u64 {
+            return false;
+        }
+        self.held.fetch_add(1, Ordering::Relaxed); // Relaxed: as above.
+        true
+    }
+
+    /// Gives a block back that was held.
+    pub(crate) fn release_held(&self, offset: u64) {
+        self.held.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `hold`.
+        self.release(offset);
     }
 
     /// Gives a result block back to the worker. At most [`RELEASES`] blocks are held at a time, so

@@ -326,6 +326,16 @@ impl Collector {
         !self.free.is_empty()
     }
 
+    /// Credits whose completion was taken early and whose flip is still missing.
+    pub(crate) fn unflipped(&mut self, bitmap: &DoneBitmap) -> u32 {
+        let out = CREDITS - self.outstanding as usize;
+        if out == self.free.len() {
+            return 0;
+        }
+        self.reclaim(bitmap);
+        u32::try_from(out - self.free.len()).unwrap_or(u32::MAX)
+    }
+
     /// Gives a credit out for `ticket`.
     #[inline]
     pub(crate) fn give(&mut self, ticket: u64) -> Option<u16> {

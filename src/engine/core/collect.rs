@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use super::suspicion::Times;
 use super::{ClassState, Core, SCAN_BUDGET, Totals};
 use crate::engine::completion::{Completion, Data};
+use crate::engine::lane::LaneState;
 use crate::engine::payload::Payloads;
 use crate::engine::task_table::{Payload, Place, TaskTable};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
@@ -101,7 +103,7 @@ impl Core {
                 })
             });
             if scan == Some(Scan::Violation) {
-                self.quarantine(worker);
+                self.quarantine(worker, "a completion is announced that is not there");
             }
         }
         self.pump_all();
@@ -160,7 +162,7 @@ impl Core {
         take: impl FnOnce(&mut Collector, &Up, &[u32; CREDITS], &mut Settle<'_>) -> R,
     ) -> Option<R> {
         let lane = self.lanes[worker].as_mut()?;
-        if lane.load() == 0 {
+        if lane.load() == 0 || lane.violated {
             return None;
         }
         let mut settle = Settle {
@@ -169,6 +171,7 @@ impl Core {
             classes: &mut self.classes,
             totals: &mut self.totals,
             kept: &mut self.kept,
+            times: Times::new(self.clock, self.slack),
             clock: self.clock,
             in_place_from: self.in_place_from,
             shared: &lane.shared,
@@ -186,6 +189,8 @@ impl Core {
             &lane.tasks,
             &mut settle,
         );
+        // Unasked: what a program does that is about to leave, so that is how it is treated.
+        let leaves = !settle.returned.is_empty() && !lane.asked_back;
         if !settle.returned.is_empty() {
             settle.send_back();
         }
@@ -197,25 +202,12 @@ impl Core {
             lane.note_service(sum_ns, count);
         }
         if !lane.suspects.is_empty() {
-            self.quarantine(worker);
+            self.quarantine(worker, "a completion makes no sense");
+        } else if leaves && lane.state != LaneState::Leaving {
+            let worker = lane.worker;
+            self.send_away(worker);
         }
         Some(answer)
-    }
-
-    /// A worker whose memory cannot be trusted is killed; its death settles the rest.
-    #[cold]
-    pub(super) fn quarantine(&mut self, worker: usize) {
-        let Some(lane) = self.lanes[worker].as_mut().filter(|lane| !lane.killed) else {
-            return;
-        };
-        self.totals.violations += 1;
-        log::error!(
-            "worker {} (pid {}) broke the protocol: killed",
-            lane.worker,
-            lane.pid()
-        );
-        lane.kill();
-        self.withdraw(worker);
     }
 }
 
@@ -227,6 +219,7 @@ struct Settle<'a> {
     classes: &'a mut [ClassState; 2],
     totals: &'a mut Totals,
     kept: &'a mut usize,
+    times: Times,
     clock: Clock,
     in_place_from: u64,
     shared: &'a Arc<HostLane>,
@@ -256,7 +249,8 @@ impl Settle<'_> {
             return self.suspects.push(index);
         };
         let entry = self.table.get_mut(index);
-        let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
+        let (start, end) = self.times.plausible(entry.submitted, &ending);
+        let run_ns = self.clock.ns(end.saturating_sub(start));
         let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
@@ -266,7 +260,7 @@ impl Settle<'_> {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(ending.start.saturating_sub(entry.submitted)),
+            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
             run_ns,
             outcome,
             code: ending.code,

@@ -24,9 +24,11 @@ impl Core {
         let mut unstarted = Vec::new();
         for (slot, ticket) in (0..CREDITS).filter_map(|s| lane.collector.outstanding_at(s)) {
             let index = lane.tasks[usize::from(slot)];
-            if lane.shared.up().slots[usize::from(slot)]
-                .started(ticket)
-                .is_some()
+            // A worker that broke the protocol may have lost the ticket of what it has started.
+            if lane.violated
+                || lane.shared.up().slots[usize::from(slot)]
+                    .started(ticket)
+                    .is_some()
             {
                 started.push(index);
             } else {
