@@ -42,7 +42,7 @@ const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
 /// socket, or each side might wait for the other to read.
 const SPAWNS: usize = 32;
 /// Messages of one worker that are heard before the others have their turn.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 64;
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// Delays between failing starts of a worker.
@@ -104,6 +104,8 @@ pub(crate) struct Supervisor {
     pace: Pace,
     idle_ticks: u32,
     published: Instant,
+    /// Workers that say more than can be heard, and since when nobody listens.
+    unheard: Vec<(u64, Instant)>,
 }
 
 /// How often the host polls.
@@ -170,6 +172,7 @@ impl Supervisor {
             pace: Pace::new(),
             idle_ticks: 0,
             published: Instant::now(),
+            unheard: Vec::new(),
         };
         std::thread::Builder::new()
             .name("mf-supervisor".into())
@@ -213,6 +216,9 @@ impl Supervisor {
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
+            if !self.hear_again(&mut core) {
+                timeout = timeout.min(SHORT_TICK);
+            }
             self.publish(&core, timeout > TICK);
             shared.notify(&mut core);
         }

@@ -87,6 +87,8 @@ fn back(value: u64) -> Option<i32> {
 #[derive(Debug)]
 pub(crate) enum Incoming<T> {
     Message(T, Vec<OwnedFd>),
+    /// What no honest peer says.
+    Nonsense,
     Nothing,
     Closed,
 }
@@ -96,7 +98,7 @@ fn receive<T>(socket: &Socket, wait: bool, decode: impl FnOnce(&[u8]) -> Option<
     match socket.receive(&mut bytes, wait) {
         Ok(Received::Message(len, fds)) => match decode(&bytes[..len]) {
             Some(message) => Incoming::Message(message, fds),
-            None => Incoming::Closed, // a peer that talks nonsense is as good as gone
+            None => Incoming::Nonsense,
         },
         Ok(Received::Nothing) => Incoming::Nothing,
         Ok(Received::Closed) | Err(_) => Incoming::Closed,
@@ -216,8 +218,8 @@ impl FromWorker {
     }
 
     pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
-        receive(socket, false, |bytes| {
-            let [tag, a, ..] = unpack(bytes)?;
+        let incoming = receive(socket, false, |bytes| {
+            let [tag, a, ..] = unpack(bytes).filter(|_| bytes.len() == 32)?;
             Some(match tag {
                 1 => Self::Hello,
                 2 => Self::ExecFailed { errno: back(a)? },
@@ -225,12 +227,18 @@ impl FromWorker {
                 4 => Self::Leaving,
                 _ => return None,
             })
-        })
+        });
+        match incoming {
+            Incoming::Message(_, fds) if !fds.is_empty() => Incoming::Nonsense,
+            other => other,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -286,9 +294,21 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_counts_as_the_end_of_the_peer() {
+    fn nonsense_is_told_from_the_end_of_the_peer() {
         let (a, b) = Socket::pair().unwrap();
-        a.send(b"nonsense", &[], true).unwrap();
+        let longer = [pack(1, 0, 0, 0), [0; 32]].concat();
+        for nonsense in [&b"nonsense"[..], &longer, &[0; 300], &pack(5, 0, 0, 0)] {
+            a.send(nonsense, &[], true).unwrap();
+            assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        }
+        // A worker has no descriptors to send; those that came are closed again.
+        let (c, d) = Socket::pair().unwrap();
+        a.send(&pack(1, 0, 0, 0), &[d.as_fd()], true).unwrap();
+        drop(d);
+        assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        assert!(matches!(FromWorker::receive(&c), Incoming::Closed));
+        assert!(matches!(FromWorker::receive(&b), Incoming::Nothing));
+        drop(a);
         assert!(matches!(FromWorker::receive(&b), Incoming::Closed));
     }
 }

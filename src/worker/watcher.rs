@@ -39,7 +39,7 @@ fn watch(lane: &Lane, host: &Process) {
             Incoming::Nothing => {}
             // The engine was dropped without an orderly stop, or the host is dying: its socket
             // closes before its pidfd is readable.
-            Incoming::Closed => break,
+            Incoming::Closed | Incoming::Nonsense => break,
         }
     }
     close(lane);

@@ -175,7 +175,7 @@ impl<'a> Zygote<'a> {
                 Incoming::Message(ToZygote::Name(name), _) => self.name = Some(name),
                 Incoming::Message(ToZygote::Quit, _) => return,
                 Incoming::Nothing => {}
-                Incoming::Closed => return self.bury_host(),
+                Incoming::Closed | Incoming::Nonsense => return self.bury_host(),
             }
         }
     }
