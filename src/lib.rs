@@ -70,6 +70,13 @@ pub use crate::{
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
 
+/// What the fuzz targets call.
+#[cfg(all(fuzzing, not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::engine::hostile::hostile_lane;
+}
+
 /// The README's example is run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -3,6 +3,8 @@
 pub(crate) mod central;
 pub(crate) mod completion;
 pub(crate) mod core;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 pub(crate) mod lane;
 pub(crate) mod loan;
 pub(crate) mod payload;

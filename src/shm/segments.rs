@@ -281,6 +281,8 @@ pub(crate) struct WorkerLane {
     inputs: Segment<Inputs>,
     down: Segment<Down>,
     up: Segment<Up>,
+    #[cfg(any(test, fuzzing))]
+    up_size: u64,
 }
 
 impl WorkerLane {
@@ -311,6 +313,8 @@ impl WorkerLane {
             inputs: Segment::map(fds.inputs, inputs_size, Access::Read)?,
             up: Segment::map(fds.up, up_size, Access::Write)?,
             down,
+            #[cfg(any(test, fuzzing))]
+            up_size,
         })
     }
 
@@ -327,6 +331,17 @@ impl WorkerLane {
     #[inline]
     pub(crate) fn up(&self) -> &Up {
         self.up.layout()
+    }
+
+    /// Every word of the worker's segment, for a test double that writes what no worker should.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        let len = self.up_size & !7;
+        let start = self.up.range(0, len).map(NonNull::cast::<AtomicU64>);
+        let start = start.unwrap_or(NonNull::dangling());
+        // SAFETY: the whole mapping, which begins at a page boundary and lives as long as `self`;
+        // atomics are valid for every bit pattern.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), usize::try_from(len / 8).unwrap_or(0)) }
     }
 
     /// A task's payload where it lies in the arena.

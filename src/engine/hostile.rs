@@ -1,0 +1,1011 @@
+//! A lane whose worker writes anything at all: the harness of the fuzz target and of its tests.
+//!
+//! No processes: this thread plays the host, an honest worker and one or two hostile ones, each on
+//! its own writable mapping of its segment. A program of instructions says who does what. After
+//! each of them, and at the end, the harness checks what no worker may break: every accepted task
+//! has exactly one completion, the honest lane's results are right to the byte, a worker that broke
+//! the protocol gets nothing more, and nothing is left over.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a failure here is what the harness is for"
+)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{ClassConfig, Config, Policy};
+use crate::engine::completion::Completion;
+use crate::engine::core::{Batch, Core};
+use crate::engine::lane::{Lane, LaneState, NewLane};
+use crate::engine::stats::{self, Stats, WorkerRow};
+use crate::engine::task_table::Place;
+use crate::shm::arena::{Arena, Block};
+use crate::shm::layout::{CREDITS, INLINE_RESULT, RESULT_WORDS, RESULTS_OFFSET};
+use crate::shm::ring::{self, Message};
+use crate::shm::segments::{
+    HostInputs, HostLane, LaneFds, LaneIdentity, LaneShape, WorkerLane, words_as_bytes,
+    words_as_bytes_mut,
+};
+use crate::shm::slot::{Ending, Kind, Pending};
+use crate::sys::clock::Clock;
+use crate::sys::event::Event;
+use crate::sys::process::Exit;
+use crate::sys::socket::Socket;
+use crate::sys::sync::Ordering::{Relaxed, Release};
+use crate::task::{Class, Label, Outcome, SubmitOptions, TaskId};
+
+/// Bytes of one instruction: an operation, a lane, four arguments.
+pub(crate) const INSTRUCTION: usize = 6;
+/// The worker slot of the honest lane.
+const HONEST: u32 = 0;
+const MAX_TASKS: u32 = 160;
+const MAX_RESULT: u64 = 16 << 10;
+const RESULT_ARENA: u64 = 128 << 10;
+const PAYLOAD_ARENA: u64 = 1 << 20;
+const FIRST_COMMITTED: u64 = 64 << 10;
+/// Lengths of payloads: each way that a payload or its result travels, with its borders.
+const LENGTHS: [usize; 8] = [0, 3, 40, 41, 152, 153, 700, 5000];
+const NO_ROOM: &[u8] = b"no room";
+
+/// What an instruction does; its first byte, modulo [`OPS`].
+pub(crate) mod op {
+    // The host's.
+    pub(crate) const SUBMIT: u8 = 0;
+    pub(crate) const DRAIN: u8 = 1;
+    pub(crate) const THOROUGH: u8 = 2;
+    pub(crate) const EARLY: u8 = 3;
+    pub(crate) const CANCEL: u8 = 4;
+    pub(crate) const AWAIT: u8 = 5;
+    pub(crate) const FETCH: u8 = 6;
+    pub(crate) const LOOK: u8 = 7;
+    pub(crate) const DROP: u8 = 8;
+    pub(crate) const BURY: u8 = 9;
+    pub(crate) const RECALL: u8 = 10;
+    pub(crate) const TO_HEAP: u8 = 11;
+    pub(crate) const GROW: u8 = 12;
+    // What a worker should do: the honest one, and a hostile one that bides its time.
+    pub(crate) const WORK: u8 = 13;
+    pub(crate) const PLAY: u8 = 14;
+    // What no worker should do.
+    pub(crate) const SIGNALS: u8 = 15;
+    pub(crate) const WORD: u8 = 16;
+    pub(crate) const BURST: u8 = 17;
+    pub(crate) const TICKET: u8 = 18;
+    pub(crate) const DONE: u8 = 19;
+    pub(crate) const KIND: u8 = 20;
+    pub(crate) const OFFSET: u8 = 21;
+    pub(crate) const TIMES: u8 = 22;
+    pub(crate) const FLIP: u8 = 23;
+    pub(crate) const FLIPS: u8 = 24;
+    pub(crate) const HEAD: u8 = 25;
+    pub(crate) const EPOCH: u8 = 26;
+    pub(crate) const FORGE: u8 = 27;
+    pub(crate) const TWICE: u8 = 28;
+    pub(crate) const RETURN: u8 = 29;
+}
+/// Operations that there are.
+pub(crate) const OPS: u8 = 30;
+
+/// Runs one program; what the fuzzer calls.
+#[cfg(fuzzing)]
+pub fn hostile_lane(data: &[u8]) {
+    run(data);
+}
+
+/// What a program did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Report {
+    /// Instructions that wrote what no worker should.
+    pub(crate) mutations: u64,
+    pub(crate) tasks: u64,
+    pub(crate) completed_by_hostile: u64,
+    pub(crate) violations: u64,
+}
+
+/// Runs one program. The first byte chooses the shape of the engine, the rest are instructions.
+pub(crate) fn run(data: &[u8]) -> Report {
+    let (shape, program) = data.split_first().map_or((0, data), |(&s, rest)| (s, rest));
+    let mut world = World::new(shape);
+    for instruction in program.chunks_exact(INSTRUCTION) {
+        world.step(instruction.try_into().unwrap());
+        world.check();
+    }
+    world.finish()
+}
+
+/// A worker as it looks to the host, played by this thread.
+struct Double {
+    lane: Arc<WorkerLane>,
+    _control: Socket,
+    clock: Clock,
+    /// Where its consumed index should stand.
+    head: u64,
+    in_hand: Vec<Message>,
+    /// Tickets and slots that it has had.
+    past: Vec<(u64, usize)>,
+    pending: Pending,
+    arena: Arena,
+    released: u64,
+}
+
+impl Double {
+    fn new(lane: Arc<WorkerLane>, control: Socket, clock: Clock) -> Self {
+        Self {
+            lane,
+            _control: control,
+            clock,
+            head: 0,
+            in_hand: Vec::new(),
+            past: Vec::new(),
+            pending: Pending::default(),
+            arena: Arena::new(RESULT_ARENA, MAX_RESULT),
+            released: 0,
+        }
+    }
+
+    /// The oldest task, started.
+    fn take(&mut self) -> bool {
+        let up = self.lane.up();
+        up.head.0.store(self.head, Relaxed); // whatever stands there now
+        let Some(message) = ring::pop(&self.lane.down().ring, &up.head) else {
+            return false;
+        };
+        self.head += 1;
+        up.slots[message.meta.slot()].start(message.ticket, self.clock.now());
+        self.past.push((message.ticket, message.meta.slot()));
+        if self.past.len() > CREDITS {
+            self.past.drain(..CREDITS / 2);
+        }
+        self.in_hand.push(message);
+        true
+    }
+
+    /// What an honest worker answers: the payload, each byte changed.
+    fn answer(&self, message: &Message) -> Vec<u8> {
+        let len = message.meta.len() as usize;
+        let payload = if message.meta.in_arena() {
+            self.lane.payload(message)
+        } else {
+            &words_as_bytes(&message.payload)[..len]
+        };
+        payload.iter().map(|byte| byte ^ 0x5a).collect()
+    }
+
+    /// Completes one task in hand as it should be.
+    fn finish(&mut self, which: usize) {
+        if self.in_hand.is_empty() {
+            return;
+        }
+        let message = self.in_hand.swap_remove(which % self.in_hand.len());
+        let slot = message.meta.slot();
+        if self.lane.down().cancel[slot].load(Relaxed) == message.ticket {
+            return self.publish(&message, Kind::Cancelled, &[]);
+        }
+        let answer = self.answer(&message);
+        self.publish(&message, Kind::Completed, &answer);
+    }
+
+    fn publish(&mut self, message: &Message, kind: Kind, answer: &[u8]) {
+        let mut words = [0; RESULT_WORDS];
+        let mut ending = Ending::new(kind);
+        ending.len = answer.len() as u32;
+        ending.start = self.clock.now();
+        ending.end = self.clock.now();
+        if answer.len() > INLINE_RESULT {
+            match self.block(answer.len()) {
+                Some(block) => {
+                    let room = self.lane.result_mut(block.offset, answer.len()).unwrap();
+                    room.copy_from_slice(answer);
+                    ending.in_arena = true;
+                    words[0] = block.offset;
+                }
+                None => {
+                    ending.kind = Kind::Failed;
+                    ending.len = NO_ROOM.len() as u32;
+                    words_as_bytes_mut(&mut words)[..NO_ROOM.len()].copy_from_slice(NO_ROOM);
+                }
+            }
+        } else {
+            words_as_bytes_mut(&mut words)[..answer.len()].copy_from_slice(answer);
+        }
+        let slot = message.meta.slot();
+        self.lane.up().slots[slot].finish(message.ticket, &ending, &words);
+        if self.pending.add(slot) >= 16 {
+            self.flush();
+        }
+    }
+
+    fn block(&mut self, len: usize) -> Option<Block> {
+        while let Some(offset) = self.lane.released(self.released) {
+            self.released += 1;
+            self.arena.free_at(offset);
+        }
+        let block = self.arena.allocate(len as u64)?;
+        if block.offset + len as u64 > self.lane.committed() {
+            self.arena.free(block);
+            return None;
+        }
+        Some(block)
+    }
+
+    fn flush(&mut self) {
+        self.pending.flush(&self.lane.up().bitmap);
+    }
+
+    /// Hands back what it has not started.
+    fn hand_back(&mut self, most: usize) {
+        let up = self.lane.up();
+        up.head.0.store(self.head, Relaxed);
+        for _ in 0..most {
+            let Some(message) = ring::pop(&self.lane.down().ring, &up.head) else {
+                break;
+            };
+            self.head += 1;
+            let ending = Ending::new(Kind::Returned);
+            up.slots[message.meta.slot()].finish(message.ticket, &ending, &[0; RESULT_WORDS]);
+            if self.pending.add(message.meta.slot()) >= 16 {
+                self.pending.flush(&up.bitmap);
+            }
+        }
+        self.pending.flush(&up.bitmap);
+    }
+
+    fn work(&mut self, steps: u8) {
+        for _ in 0..steps {
+            self.take();
+            self.finish(0);
+        }
+        self.flush();
+    }
+
+    // ---- what no worker should do ----
+
+    fn store(&self, word: usize, value: u64) {
+        let words = self.lane.words();
+        words[word % words.len()].store(value, Release);
+    }
+
+    fn xor(&self, word: usize, bits: u64) {
+        let words = self.lane.words();
+        words[word % words.len()].fetch_xor(bits, Release);
+    }
+}
+
+/// Where the words of a task slot lie, counted from the start of the segment.
+const SLOTS: usize = 320 / 8;
+const BITMAP: usize = 256 / 8;
+const EPOCH: usize = 128 / 8;
+
+fn slot_word(slot: usize, word: usize) -> usize {
+    SLOTS + (slot % CREDITS) * 32 + word
+}
+
+const W_TICKET: usize = 0;
+const W_START: usize = 1;
+const W_DONE: usize = 8;
+const W_KIND: usize = 9;
+const W_CODE: usize = 10;
+const W_TIMES: usize = 11;
+const W_RESULT: usize = 13;
+
+/// What the harness expects of a task.
+struct Owed {
+    number: u64,
+    len: usize,
+}
+
+fn payload(number: u64, len: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let bytes = (0..len).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    });
+    bytes.collect()
+}
+
+/// The host, its lanes and what it is owed.
+struct World {
+    inputs: HostInputs,
+    core: Core,
+    clock: Clock,
+    shape: LaneShape,
+    threads: u32,
+    doubles: Vec<Option<Double>>,
+    incarnations: u64,
+    began: Instant,
+    owed: HashMap<TaskId, Owed>,
+    /// Ids in the order of their submits, delivered ones too.
+    ids: Vec<TaskId>,
+    number: u64,
+    /// Completions that the host has not dropped yet.
+    held: Vec<Completion>,
+    /// Where an early take has succeeded or been tried: for stale and early flips.
+    last_early: (u32, u16, u64),
+    /// By incarnation: how much a worker had been given when it broke the protocol, and for how
+    /// many instructions it is left lying.
+    doomed: HashMap<u64, (u64, u32)>,
+    report: Report,
+}
+
+impl World {
+    fn new(shape: u8) -> Self {
+        let hostile = 1 + u32::from(shape & 1);
+        let workers = 1 + hostile;
+        let threads = if shape & 2 == 0 { 1 } else { 4 };
+        let config = Config {
+            classes: [
+                ClassConfig {
+                    min: workers,
+                    max: workers,
+                    threads,
+                },
+                ClassConfig {
+                    min: 0,
+                    max: 0,
+                    threads,
+                },
+            ],
+            max_tasks: MAX_TASKS,
+            payload_arena: PAYLOAD_ARENA,
+            max_payload: 64 << 10,
+            max_result: MAX_RESULT,
+            in_place_from: if shape & 4 == 0 { 512 } else { 4096 },
+            policy: if shape & 8 == 0 {
+                Policy::LeastLoaded
+            } else {
+                Policy::RoundRobin
+            },
+            ..Config::default()
+        };
+        let clock = Clock::calibrate();
+        let inputs = HostInputs::create(PAYLOAD_ARENA).unwrap();
+        let shape = LaneShape {
+            clock_scale: clock.to_wire(),
+            inputs_size: inputs.size(),
+            result_arena: RESULT_ARENA,
+            max_result: MAX_RESULT,
+            inline_result: INLINE_RESULT as u32,
+            host_pid: std::process::id(),
+            spin_ns: 0,
+            reply_wait_ns: 0,
+        };
+        let mut world = Self {
+            core: Core::new(&config, clock, 0x5eed_5eed),
+            inputs,
+            clock,
+            shape,
+            threads,
+            doubles: (0..workers).map(|_| None).collect(),
+            incarnations: 0,
+            began: Instant::now(),
+            owed: HashMap::new(),
+            ids: Vec::new(),
+            number: 0,
+            held: Vec::new(),
+            last_early: (0, 0, 0),
+            doomed: HashMap::new(),
+            report: Report::default(),
+        };
+        for worker in 0..workers {
+            world.start(worker);
+        }
+        world
+    }
+
+    /// A new incarnation, mapped by its worker, sealed and ready.
+    fn start(&mut self, worker: u32) {
+        self.incarnations += 1;
+        let who = LaneIdentity {
+            worker,
+            incarnation: self.incarnations,
+            threads: self.threads,
+            class: Class::CpuBound as u32,
+        };
+        let shared = HostLane::create(&self.shape, who).unwrap();
+        let clone = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let (down, up) = shared.fds();
+        let fds = LaneFds {
+            inputs: clone(self.inputs.fd()),
+            down: clone(down),
+            up: clone(up),
+        };
+        let worker_lane = Arc::new(WorkerLane::map(fds).unwrap());
+        let (control, theirs) = Socket::pair().unwrap();
+        shared.seal().unwrap();
+        shared.grow_results(FIRST_COMMITTED).unwrap();
+        let mut lane = Lane::new(NewLane {
+            worker,
+            incarnation: self.incarnations,
+            class: Class::CpuBound,
+            threads: self.threads,
+            shared,
+            event: Event::new().unwrap(),
+            control,
+        });
+        lane.set_state(LaneState::Ready);
+        self.core.lanes[worker as usize] = Some(lane);
+        self.core.classes[Class::CpuBound.index()]
+            .ready
+            .push(worker);
+        let double = Double::new(worker_lane, theirs, self.clock);
+        self.doubles[worker as usize] = Some(double);
+        self.core.pump_all();
+    }
+
+    fn bury(&mut self, worker: u32, replace: bool) {
+        self.core.bury(worker as usize, Exit::Signal(9));
+        self.doubles[worker as usize] = None;
+        if replace {
+            self.start(worker);
+        }
+    }
+
+    // ---- the program ----
+
+    fn step(&mut self, instruction: [u8; INSTRUCTION]) {
+        let [code, lane, args @ ..] = instruction;
+        let code = code % OPS;
+        let hostile = 1 + u32::from(lane) % (self.doubles.len() as u32 - 1);
+        let any = u32::from(lane) % self.doubles.len() as u32;
+        match code {
+            op::SUBMIT => self.submit(args),
+            op::DRAIN => self.drain(args[0], false),
+            op::THOROUGH => self.drain(args[0], true),
+            op::EARLY => self.early(args),
+            op::CANCEL => {
+                if let Some((index, _)) = self.pick(args[0]) {
+                    self.core.cancel(index);
+                }
+            }
+            op::AWAIT => {
+                if let Some((index, _)) = self.pick(args[0])
+                    && matches!(
+                        self.core.table.get(index).place,
+                        Place::Central | Place::Lane { .. }
+                    )
+                {
+                    self.core.table.get_mut(index).awaited = true;
+                }
+            }
+            op::FETCH => self.fetch(args),
+            op::LOOK => self.look(),
+            op::DROP => {
+                if !self.held.is_empty() {
+                    let which = usize::from(args[0]) % self.held.len();
+                    drop(self.held.swap_remove(which));
+                }
+            }
+            op::BURY => self.bury(hostile, args[0] < 230),
+            op::RECALL => {
+                if let Some(lane) = &mut self.core.lanes[any as usize] {
+                    lane.recall();
+                }
+                if let Some(double) = &mut self.doubles[any as usize]
+                    && (any == HONEST || args[0] & 1 == 0)
+                {
+                    double.hand_back(CREDITS);
+                }
+            }
+            op::TO_HEAP => {
+                if let Some(lane) = &self.core.lanes[any as usize] {
+                    let incarnation = lane.incarnation;
+                    self.core.move_kept_to_heap(incarnation);
+                }
+            }
+            op::GROW => {
+                if let Some(lane) = &self.core.lanes[any as usize] {
+                    let more = 1 << (u64::from(args[0]) % 64);
+                    lane.shared.grow_results(more).unwrap();
+                }
+            }
+            op::WORK => {
+                if let Some(honest) = &mut self.doubles[HONEST as usize] {
+                    honest.work(args[0] % 16);
+                }
+            }
+            op::PLAY => {
+                if let Some(double) = &mut self.doubles[hostile as usize] {
+                    match args[0] % 4 {
+                        0 => {
+                            for _ in 0..=args[1] % 8 {
+                                double.take();
+                            }
+                        }
+                        1 => double.finish(usize::from(args[1])),
+                        2 => double.flush(),
+                        _ => double.work(args[1] % 8),
+                    }
+                }
+            }
+            _ => {
+                if self.doubles[hostile as usize].is_some() {
+                    self.report.mutations += 1;
+                    self.mutate(code, hostile, args);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, args: [u8; 4]) {
+        for _ in 0..=args[2] % 8 {
+            let len = LENGTHS[usize::from(args[0]) % LENGTHS.len()];
+            let number = self.number + 1;
+            let options = SubmitOptions::new()
+                .user_data(number)
+                .label((u128::from(number) << 3).to_le_bytes())
+                .priority(i32::from(args[1] % 7) - 3);
+            let bytes = payload(number, len);
+            let submitted = self.core.submit_copy(&self.inputs, &bytes, &options, None);
+            self.core.announce();
+            let Ok(id) = submitted else { break }; // full
+            self.number = number;
+            self.report.tasks += 1;
+            assert!(self.owed.insert(id, Owed { number, len }).is_none());
+            self.ids.push(id);
+            if self.ids.len() > 4 * MAX_TASKS as usize {
+                self.ids.retain(|id| self.owed.contains_key(id));
+            }
+        }
+    }
+
+    /// A task that has not been delivered, most often a young one.
+    fn pick(&self, which: u8) -> Option<(u32, TaskId)> {
+        let back = 1 + usize::from(which) % self.ids.len().max(1);
+        let id = *self.ids.get(self.ids.len().checked_sub(back)?)?;
+        Some((self.core.table.find(id)?, id))
+    }
+
+    fn drain(&mut self, max: u8, thoroughly: bool) {
+        let ready = self.core.table.ready();
+        if max == 0 {
+            if thoroughly {
+                self.core.drain_thoroughly(&mut ());
+            } else {
+                self.core.drain(&mut ());
+            }
+            let more = self.core.table.ready() - ready;
+            assert!(more <= MAX_TASKS as usize);
+            self.core.kept = 0;
+            return;
+        }
+        let mut out = Vec::new();
+        let max = usize::from(max);
+        let mut batch = Batch { out: &mut out, max };
+        if thoroughly {
+            self.core.drain_thoroughly(&mut batch);
+        } else {
+            self.core.drain(&mut batch);
+        }
+        assert!(out.len() <= max);
+        for completion in out {
+            self.deliver(completion);
+        }
+    }
+
+    /// What `Engine::wait` does first.
+    fn early(&mut self, args: [u8; 4]) {
+        if args[1] & 7 == 0 {
+            // A waiter that comes too late.
+            let (worker, slot, ticket) = self.last_early;
+            let mut taken = None;
+            self.core.take_early(worker, slot, ticket, &mut taken);
+            if let Some(completion) = taken {
+                self.core.pump_all();
+                self.deliver(completion);
+            }
+            return;
+        }
+        let Some((index, _)) = self.pick(args[0]) else {
+            return;
+        };
+        let entry = self.core.table.get(index);
+        let (ticket, awaited) = (entry.ticket, entry.awaited);
+        if let Place::Lane { worker, slot } = entry.place
+            && !awaited
+        {
+            self.last_early = (worker, slot, ticket);
+            if args[1] & 8 == 0 {
+                return;
+            }
+            let mut taken = None;
+            self.core.take_early(worker, slot, ticket, &mut taken);
+            if let Some(completion) = taken {
+                self.core.pump_all();
+                self.deliver(completion);
+            }
+        }
+    }
+
+    /// A waiter gets its completion, or gives up.
+    fn fetch(&mut self, args: [u8; 4]) {
+        let Some((index, _)) = self.pick(args[0]) else {
+            return;
+        };
+        if args[1] & 1 == 0 {
+            if let Some(completion) = self.core.table.take(index) {
+                self.deliver(completion);
+            }
+        } else if self.core.table.get(index).awaited {
+            self.core.table.stop_awaiting(index);
+        }
+    }
+
+    /// Everything that looks without taking.
+    fn look(&mut self) {
+        for worker in 0..self.core.lanes.len() {
+            self.core.inspect(worker);
+        }
+        for lane in self.core.lanes() {
+            let row = WorkerRow::of(lane);
+            assert!(row.running + row.queued <= CREDITS as u32, "{row:?}");
+            assert!(row.depth <= CREDITS as u32, "{row:?}");
+            stats::crash_record(lane, Exit::Unknown);
+            lane.is_asleep();
+            for slot in &lane.shared.up().slots {
+                slot.progress();
+            }
+        }
+        let stats = Stats::of(&self.core);
+        assert!(
+            stats.on_workers + stats.queued <= u64::from(MAX_TASKS),
+            "{stats:?}"
+        );
+    }
+
+    // ---- the hostile worker ----
+
+    /// A slot: of a task that is out, of one that was, or any.
+    fn slot(&self, worker: u32, which: u8) -> usize {
+        if which < 160
+            && let Some(lane) = &self.core.lanes[worker as usize]
+        {
+            let out = (0..CREDITS).filter_map(|slot| lane.collector.outstanding_at(slot));
+            let count = lane.load() as usize;
+            if let Some((slot, _)) = out.clone().nth(usize::from(which) % count.max(1)) {
+                return usize::from(slot);
+            }
+        }
+        if which < 200 && self.last_early.0 == worker {
+            return usize::from(self.last_early.1);
+        }
+        (usize::from(which) * 11) % CREDITS
+    }
+
+    /// A ticket: the right one, one that will be, another lane's, an old one, or nonsense.
+    fn ticket(&self, worker: u32, slot: usize, which: u8) -> u64 {
+        let lane = self.core.lanes[worker as usize].as_ref();
+        let right = lane.and_then(|lane| lane.collector.outstanding_at(slot));
+        let honest = self.core.lanes[HONEST as usize].as_ref();
+        let past = &self.doubles[worker as usize].as_ref().unwrap().past;
+        let newest = past.last().map_or(0, |p| p.0);
+        match which {
+            0..128 => right.map_or(newest, |r| r.1),
+            128..160 => newest + u64::from(which & 15),
+            160..192 => (0..CREDITS)
+                .filter_map(|s| honest?.collector.outstanding_at(s))
+                .nth(usize::from(which & 7))
+                .map_or(1, |r| r.1),
+            192..224 => past
+                .get(usize::from(which & 31))
+                .map_or(newest.wrapping_sub(1), |p| p.0),
+            224..240 => 0,
+            _ => u64::MAX - u64::from(which & 1),
+        }
+    }
+
+    fn time(&self, which: u8) -> u64 {
+        let now = self.clock.now();
+        let ms = self.clock.ticks(Duration::from_millis(1));
+        match which % 8 {
+            0 => 0,
+            1 => now,
+            2 => now + ms * 3_600_000,
+            3 => u64::MAX,
+            4 => now.wrapping_sub(ms * 3_600_000),
+            5 => now.wrapping_sub(u64::from(which)),
+            6 => 1 << 63,
+            _ => u64::from(which) << 40,
+        }
+    }
+
+    /// Kind, place and length in one word, as `TaskSlot::finish` packs them.
+    fn kind(which: [u8; 2]) -> u64 {
+        let kind = match which[0] {
+            0..160 => 0,
+            160..192 => 1,
+            192..208 => 4,
+            208..224 => 7,
+            other => u64::from(other),
+        };
+        let in_arena = which[1] & 1 != 0;
+        let place = u64::from(in_arena) << 8;
+        // Bits that mean nothing are not looked at.
+        let nonsense = if which[0] & 7 == 7 { 0xabcd << 12 } else { 0 };
+        let len = match which[1] >> 1 & 31 {
+            0 => 0,
+            1 => 1,
+            2 => 48,
+            3 => 49,
+            4 => INLINE_RESULT as u64,
+            5 => INLINE_RESULT as u64 + 1,
+            6 => 511,
+            7 => 512,
+            8 => 4096,
+            9 => MAX_RESULT - 1,
+            10 => MAX_RESULT,
+            11 => MAX_RESULT + 1,
+            12 => u64::from(u32::MAX),
+            13 => 1 << 31,
+            14 => u64::from(which[0]),
+            _ if in_arena => 700,
+            _ => 40,
+        };
+        kind | place | nonsense | len << 32
+    }
+
+    fn offset(&self, worker: u32, which: u8) -> u64 {
+        let committed = self.doubles[worker as usize]
+            .as_ref()
+            .unwrap()
+            .lane
+            .committed();
+        match which % 32 {
+            0 => 0,
+            1 => 8,
+            2 => committed - 8,
+            3 => committed - 512,
+            4 => committed - MAX_RESULT,
+            5 => committed - 704,
+            6 => 4,
+            7 => committed,
+            8 => committed - MAX_RESULT + 8,
+            9 => u64::MAX,
+            10 => u64::MAX - 7,
+            11 => u64::MAX - RESULTS_OFFSET + 1,
+            12 => RESULT_ARENA,
+            13 => RESULT_ARENA - 8,
+            14 => 1 << 63,
+            _ => u64::from(which) << 8,
+        }
+    }
+
+    fn mutate(&mut self, code: u8, worker: u32, args: [u8; 4]) {
+        let [a, b, c, d] = args;
+        let slot = self.slot(worker, a);
+        let ticket = self.ticket(worker, slot, b);
+        let offset = self.offset(worker, c);
+        let (from, to) = (self.time(c), self.time(d));
+        let published = self.core.lanes[worker as usize]
+            .as_ref()
+            .map_or(0, Lane::published);
+        let double = self.doubles[worker as usize].as_mut().unwrap();
+        match code {
+            op::SIGNALS => {
+                let count = [1, 2, u64::from(b), u64::MAX - 1][usize::from(a) % 4];
+                self.core.note_signals(worker as usize, count);
+            }
+            op::WORD => {
+                let word = usize::from(u16::from_le_bytes([a, b]));
+                match c % 5 {
+                    0 => double.store(word, u64::from(d)),
+                    1 => double.store(word, u64::MAX),
+                    2 => double.xor(word, 1 << (d % 64)),
+                    3 => double.store(word, u64::from(d) << 56 | u64::from(d)),
+                    _ => double.store(word, ticket),
+                }
+            }
+            op::BURST => {
+                let mut state = u64::from(u32::from_le_bytes(args)) | 1 << 40;
+                for _ in 0..=a % 32 {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    double.store(state as usize >> 8, state.rotate_left(29));
+                }
+            }
+            op::TICKET => {
+                double.store(slot_word(slot, W_START), from);
+                double.store(slot_word(slot, W_TICKET), ticket);
+            }
+            op::DONE => double.store(slot_word(slot, W_DONE), ticket),
+            op::KIND => double.store(slot_word(slot, W_KIND), Self::kind([b, c])),
+            op::OFFSET => double.store(slot_word(slot, W_RESULT), offset),
+            op::TIMES => {
+                double.store(slot_word(slot, W_TIMES), from);
+                double.store(slot_word(slot, W_TIMES + 1), to);
+            }
+            op::FLIP => {
+                for _ in 0..=b % 3 {
+                    double.xor(BITMAP + slot / 64, 1 << (slot % 64));
+                }
+            }
+            op::FLIPS => {
+                let bits = u64::from(u32::from_le_bytes(args)).wrapping_mul(0x1_0000_0001);
+                double.xor(BITMAP + usize::from(a) % 8, bits);
+            }
+            op::HEAD => {
+                let head = match a % 6 {
+                    0 => 0,
+                    1 => published + 1,
+                    2 => published,
+                    3 => double.head.wrapping_sub(u64::from(b)),
+                    4 => u64::MAX,
+                    _ => double.head + u64::from(b & 3),
+                };
+                double.lane.up().head.0.store(head, Release);
+            }
+            op::EPOCH => double.store(EPOCH, u64::from(u32::from_le_bytes(args))),
+            op::FORGE => {
+                // A whole completion: mostly well-formed, so that it is taken.
+                double.store(slot_word(slot, W_KIND), Self::kind([b, c]));
+                double.store(slot_word(slot, W_CODE), u64::from(d) << 24);
+                double.store(slot_word(slot, W_TIMES), to);
+                double.store(slot_word(slot, W_TIMES + 1), from);
+                let offset = self.offset(worker, d >> 1);
+                let double = self.doubles[worker as usize].as_mut().unwrap();
+                double.store(slot_word(slot, W_RESULT), offset);
+                let right = self.ticket(worker, slot, 0);
+                let double = self.doubles[worker as usize].as_mut().unwrap();
+                double.store(slot_word(slot, W_DONE), right);
+                double.in_hand.retain(|m| m.ticket != right);
+                if d & 1 == 0 {
+                    double.xor(BITMAP + slot / 64, 1 << (slot % 64));
+                }
+            }
+            op::TWICE => {
+                // One block for two completions.
+                for _ in 0..2 {
+                    if double.in_hand.is_empty() && !double.take() {
+                        break;
+                    }
+                    let Some(message) = double.in_hand.pop() else {
+                        break;
+                    };
+                    let mut ending = Ending::new(Kind::Completed);
+                    ending.in_arena = true;
+                    ending.len = 153 + u32::from(d) * 16;
+                    let mut words = [0; RESULT_WORDS];
+                    words[0] = u64::from(c) * 8;
+                    let slot = message.meta.slot();
+                    double.lane.up().slots[slot].finish(message.ticket, &ending, &words);
+                    double.pending.add(slot);
+                }
+                double.flush();
+            }
+            op::RETURN => {
+                // Unasked, and sometimes what it has started.
+                if a & 1 == 0 {
+                    double.hand_back(1 + usize::from(b));
+                } else if let Some(message) = double.in_hand.pop() {
+                    if b & 1 == 0 {
+                        double.store(slot_word(message.meta.slot(), W_TICKET), 0);
+                    }
+                    double.publish(&message, Kind::Returned, &[]);
+                    double.flush();
+                }
+            }
+            _ => unreachable!("no such operation: {code}"),
+        }
+    }
+
+    // ---- what must hold ----
+
+    fn deliver(&mut self, completion: Completion) {
+        let owed = self.owed.remove(&completion.id());
+        let Some(Owed { number, len }) = owed else {
+            panic!("a completion that nobody is owed: {completion:?}");
+        };
+        assert_eq!(completion.user_data(), number);
+        assert_eq!(
+            completion.label(),
+            Label((u128::from(number) << 3).to_le_bytes())
+        );
+        let elapsed = self.began.elapsed() + Duration::from_millis(5);
+        assert!(completion.queued() <= elapsed, "{:?}", completion.queued());
+        assert!(completion.ran() <= elapsed, "{:?}", completion.ran());
+        let bytes = completion.to_vec();
+        assert_eq!(bytes.len(), completion.len());
+        let mut some = [0; 100];
+        assert_eq!(completion.copy_to(&mut some), bytes.len().min(100));
+        match completion.worker() {
+            HONEST => match completion.outcome() {
+                Outcome::Completed => {
+                    let mut right = payload(number, len);
+                    right.iter_mut().for_each(|byte| *byte ^= 0x5a);
+                    assert!(
+                        bytes == right,
+                        "task {number}: not the honest worker's result"
+                    );
+                }
+                Outcome::Failed => assert_eq!(bytes, NO_ROOM),
+                other => assert_eq!(other, Outcome::Cancelled),
+            },
+            u32::MAX => assert_eq!(completion.outcome(), Outcome::Cancelled),
+            _ if completion.outcome() == Outcome::Crashed => {
+                assert_eq!((completion.code(), completion.by_signal()), (9, true));
+            }
+            _ => {
+                self.report.completed_by_hostile += 1;
+                assert!(bytes.len() as u64 <= MAX_RESULT);
+            }
+        }
+        if bytes.len() > INLINE_RESULT && self.held.len() < 128 {
+            self.held.push(completion);
+        }
+    }
+
+    fn check(&mut self) {
+        let mut dead = None;
+        let ready = &self.core.classes[Class::CpuBound.index()].ready;
+        for lane in self.core.lanes() {
+            if !lane.violated {
+                continue;
+            }
+            assert_ne!(lane.worker, HONEST, "the honest worker was found guilty");
+            assert!(lane.killed);
+            assert!(!ready.contains(&lane.worker));
+            let given = lane.published();
+            let doomed = self.doomed.entry(lane.incarnation);
+            let (before, left) = doomed.or_insert((given, 16));
+            assert_eq!(
+                given, *before,
+                "a worker that broke the protocol got a task"
+            );
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                dead = Some(lane.worker);
+            }
+        }
+        assert_eq!(self.core.table.len(), self.owed.len());
+        if let Some(worker) = dead {
+            self.bury(worker, true);
+        }
+    }
+
+    /// The hostile workers die; the honest one does what is left.
+    fn finish(mut self) -> Report {
+        for worker in 1..self.doubles.len() as u32 {
+            self.bury(worker, false);
+            self.check();
+        }
+        let mut rounds = 0;
+        while self.core.unfinished() != 0 {
+            self.doubles[HONEST as usize].as_mut().unwrap().work(16);
+            self.drain(64, false);
+            self.look();
+            self.check();
+            rounds += 1;
+            assert!(rounds < 10 * MAX_TASKS, "{:?}", Stats::of(&self.core));
+        }
+        for id in std::mem::take(&mut self.ids) {
+            if let Some(index) = self.core.table.find(id)
+                && self.core.table.get(index).awaited
+            {
+                self.core.table.stop_awaiting(index);
+            }
+        }
+        self.drain(255, false);
+        assert!(self.owed.is_empty(), "{} tasks are lost", self.owed.len());
+        let stats = Stats::of(&self.core);
+        assert_eq!(
+            (stats.payload_bytes, self.core.table.len()),
+            (0, 0),
+            "{stats:?}"
+        );
+        assert_eq!((stats.queued, stats.on_workers, stats.unpolled), (0, 0, 0));
+        let ended = stats.completed + stats.failed + stats.crashed + stats.cancelled;
+        assert_eq!((stats.submitted, stats.timed_out), (ended, 0), "{stats:?}");
+        assert!(stats.violations >= self.doomed.len() as u64, "{stats:?}");
+        self.report.violations = stats.violations;
+        self.report
+    }
+}
+
+#[cfg(test)]
+mod tests;
