@@ -249,6 +249,19 @@ impl HostLane {
         self.release(offset);
     }
 
+    /// Makes `down` as it was when it was new, for a harness that uses lanes again. (An engine never
+    /// does: a dead worker's children may still write.)
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn renew(&self) {
+        let words = all_words(&self.down, size_of::<Down>() as u64);
+        let constants = size_of::<crate::shm::layout::LaneConstants>() / 8;
+        for word in &words[constants..] {
+            word.store(0, Ordering::Relaxed); // Relaxed: nobody else has the lane.
+        }
+        let committed = self.committed.load(Ordering::Relaxed); // Relaxed: as above.
+        self.down().committed.0.store(committed, Ordering::Relaxed); // Relaxed: as above.
+    }
+
     /// Gives a result block back to the worker. At most [`RELEASES`] blocks are held at a time, so
     /// the worker has read the entry that is overwritten.
     pub(crate) fn release(&self, offset: u64) {
@@ -336,12 +349,7 @@ impl WorkerLane {
     /// Every word of the worker's segment, for a test double that writes what no worker should.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        let len = self.up_size & !7;
-        let start = self.up.range(0, len).map(NonNull::cast::<AtomicU64>);
-        let start = start.unwrap_or(NonNull::dangling());
-        // SAFETY: the whole mapping, which begins at a page boundary and lives as long as `self`;
-        // atomics are valid for every bit pattern.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), usize::try_from(len / 8).unwrap_or(0)) }
+        all_words(&self.up, self.up_size)
     }
 
     /// A task's payload where it lies in the arena.
@@ -396,6 +404,17 @@ impl WorkerLane {
 #[expect(clippy::cast_possible_truncation, reason = "a remainder of RELEASES")]
 fn release_index(position: u64) -> usize {
     (position % RELEASES as u64) as usize
+}
+
+/// Every word of a segment of `size` bytes.
+#[cfg(any(test, fuzzing))]
+fn all_words<T: memfd::SharedLayout>(segment: &Segment<T>, size: u64) -> &[AtomicU64] {
+    let start = segment.range(0, size).map(NonNull::cast::<AtomicU64>);
+    let count = start.map_or(0, |_| usize::try_from(size / 8).unwrap_or(0));
+    let start = start.unwrap_or(NonNull::dangling());
+    // SAFETY: inside the mapping (checked above), which begins at a page boundary and lives as long
+    // as the segment; atomics are valid for every bit pattern.
+    unsafe { std::slice::from_raw_parts(start.as_ptr(), count) }
 }
 
 /// The words of a short payload or result as bytes, in memory order.

@@ -73,6 +73,9 @@ impl Lane {
         if self.collector.unflipped(&self.shared.up().bitmap) > most {
             return Some("it does not announce what it has completed");
         }
+        if self.collector.has_stray_flip(&self.shared.up().bitmap) {
+            return Some("it announces a task that it does not have");
+        }
         None
     }
 }

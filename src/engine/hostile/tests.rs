@@ -442,7 +442,7 @@ fn scribble(ground: &Ground, clock: Clock, mut random: Random) {
         let (_, double) = double.as_mut().unwrap();
         // Some lives are quiet, so that the host reads completions that change under it and not
         // only violations.
-        let rough = incarnation % 4 == 0;
+        let rough = incarnation % 2 == 0;
         for _ in 0..64 {
             match random.below(if rough { 12 } else { 10 }) {
                 0..3 => {
@@ -461,11 +461,12 @@ fn scribble(ground: &Ground, clock: Clock, mut random: Random) {
                     let honest = [0, (random.next() & 6) as u8];
                     for _ in 0..8 {
                         double.store(slot_word(slot, W_KIND), World::kind(honest));
-                        double.store(slot_word(slot, W_RESULT), random.next());
+                        double.store(slot_word(slot, W_RESULT), random.next() & 0x3ff8);
+                        double.store(slot_word(slot, W_KIND), 700 << 32 | 1 << 8);
                         if rough {
                             double.store(slot_word(slot, W_KIND), World::kind(kind));
+                            double.store(slot_word(slot, W_RESULT), random.next());
                         }
-                        double.store(slot_word(slot, W_RESULT), random.next() & 0x3ff8);
                     }
                 }
                 7 => {
@@ -535,7 +536,7 @@ fn a_worker_that_writes_while_the_host_reads_does_no_harm() {
                     world.step(instruction[..INSTRUCTION].try_into().unwrap());
                     world.check();
                     let violated = world.core.lanes[1].as_ref().unwrap().violated;
-                    if violated && random.below(8) == 0 || random.below(4000) == 0 {
+                    if violated && random.below(8) == 0 || random.below(1000) == 0 {
                         world.bury(1, true);
                         *ground.current.lock().unwrap() = lane_of(&world);
                     }
