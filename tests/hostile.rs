@@ -330,16 +330,26 @@ fn submit_ordinary(engine: &Engine, random: &mut Random, count: usize) -> Vec<(T
     tasks.collect()
 }
 
+/// The processes by slot, once both are ready and known. (A worker may be ready before the zygote's
+/// word of it has come.)
+fn pids(engine: &Engine) -> Option<HashMap<u32, u32>> {
+    let rows = engine.workers();
+    let rows = rows
+        .iter()
+        .filter(|row| row.state == WorkerState::Ready && row.pid != 0);
+    let pids: HashMap<u32, u32> = rows.map(|row| (row.slot, row.pid)).collect();
+    (pids.len() == 2).then_some(pids)
+}
+
+#[track_caller]
+fn both(engine: &Engine) -> HashMap<u32, u32> {
+    until("both workers are ready", || pids(engine).is_some());
+    pids(engine).unwrap()
+}
+
 /// Whether another worker is in this slot, and all are ready.
 fn is_replaced(engine: &Engine, slot: u32, pid: u32) -> bool {
-    let rows = engine.workers();
-    let other = rows.iter().any(|row| row.slot == slot && row.pid != pid);
-    other
-        && rows
-            .iter()
-            .filter(|row| row.state == WorkerState::Ready)
-            .count()
-            == 2
+    pids(engine).is_some_and(|pids| pids[&slot] != pid)
 }
 
 /// Whoever misbehaved is replaced: by the engine, if it noticed, else by us.
@@ -394,11 +404,7 @@ fn a_worker_that_writes_over_its_page_harms_no_other() {
         let crowd = Crowd::start(scope, &engine, &stop);
         for round in 0..rounds {
             let harm = HARMS[round % HARMS.len()];
-            let pids: HashMap<u32, u32> = engine
-                .workers()
-                .iter()
-                .map(|row| (row.slot, row.pid))
-                .collect();
+            let pids = both(&engine);
             let before = engine.stats().violations;
             let mut ordinary = submit_ordinary(&engine, &mut random, 20);
             let mut payload = vec![b'h', harm as u8];
@@ -506,11 +512,7 @@ fn beside(
     thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         let crowd = Crowd::start(scope, &engine, &stop);
-        let pids: HashMap<u32, u32> = engine
-            .workers()
-            .iter()
-            .map(|row| (row.slot, row.pid))
-            .collect();
+        let pids = both(&engine);
         let bad = submit(&engine, b"x");
         let culprit = culprit(board);
         let mut ids = HashSet::from([bad]);
