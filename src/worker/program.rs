@@ -211,7 +211,7 @@ mod tests {
         let up = host.up();
         let mut announced = Vec::new();
         let scan = collector.scan(&up.bitmap, &up.slots, 9, |_, ticket, _| {
-            announced.push(ticket)
+            announced.push(ticket);
         });
         assert_eq!((scan, announced), (Scan::Complete, vec![1]));
     }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::Core;
 use crate::engine::lane::Lane;
+use crate::shm::layout::CREDITS;
 use crate::shm::slot::Ending;
 use crate::sys::clock::Clock;
+use crate::sys::sync::load_acquire;
 
 /// What a worker says about times is believed within this much of the submit. Beyond, it is
 /// compared with the clock, whose reading is not worth a smaller lie.
@@ -63,13 +65,28 @@ impl Lane {
         if self.violated {
             return None;
         }
+        let hands = self.threads + 2; // and the watcher, and who ends the program
         // Each unclaimed descriptor is an outstanding task. The head is read after the done words
         // of those that are not outstanding any more, so it is beyond their descriptors.
-        let unclaimed = self.published().wrapping_sub(self.head());
-        if unclaimed > u64::from(self.load()) {
+        let up = self.shared.up();
+        // Acquire: pairs with the Release half of the CAS in `ring::pop`: who claims a task has
+        // started the one before.
+        let unclaimed = self.published().wrapping_sub(load_acquire(&up.head.0));
+        let load = u64::from(self.load());
+        let Some(claimed) = load.checked_sub(unclaimed) else {
             return Some("its consumed index is not where it can be");
+        };
+        if claimed > u64::from(hands) {
+            let out = (0..CREDITS).filter_map(|slot| self.collector.outstanding_at(slot));
+            let told = out.filter(|&(slot, ticket)| {
+                let cell = &up.slots[usize::from(slot)];
+                cell.is_done(ticket) || cell.started(ticket).is_some()
+            });
+            if claimed.saturating_sub(told.count() as u64) > u64::from(hands) {
+                return Some("it claims tasks that it does not start");
+            }
         }
-        let most = FLIPS_HELD_BACK * (self.threads + 1); // and the watcher
+        let most = FLIPS_HELD_BACK * hands;
         if self.collector.unflipped(&self.shared.up().bitmap) > most {
             return Some("it does not announce what it has completed");
         }

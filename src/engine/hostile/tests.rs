@@ -213,7 +213,7 @@ fn what_an_honest_worker_might_say_is_believed() {
 fn completions_that_are_never_announced_are_noticed() {
     let mut world = World::new(0);
     let mut unannounced = 0;
-    while unannounced <= 32 {
+    while unannounced <= 16 * 3 {
         world.step(i(op::SUBMIT, [0, 3, 0, 0]));
         world.step(i(op::WORK, [15, 0, 0, 0]));
         if world.core.lanes[1].as_ref().unwrap().load() > 0 {
@@ -225,6 +225,27 @@ fn completions_that_are_never_announced_are_noticed() {
         assert_eq!(world.core.totals.violations, 0, "after {unannounced}");
         world.step(i(op::THOROUGH, [255, 0, 0, 0]));
     }
+    world.look();
+    assert_eq!(world.core.totals.violations, 1);
+    world.finish();
+}
+
+#[test]
+fn tasks_that_are_claimed_and_never_started_are_noticed() {
+    let mut world = World::new(0);
+    for _ in 0..20 {
+        // Short tasks: the lane becomes deep.
+        world.step(i(op::SUBMIT, [0, 3, 7, 0]));
+        world.step(i(op::PLAY, [3, 7, 0, 0]));
+        world.step(i(op::WORK, [15, 0, 0, 0]));
+        world.step(DRAIN);
+    }
+    while world.core.lanes[1].as_ref().unwrap().load() < 5 {
+        world.step(i(op::SUBMIT, [0, 3, 0, 0]));
+    }
+    world.look();
+    assert_eq!(world.core.totals.violations, 0);
+    world.step(i(op::HEAD, [2, 0, 0, 0])); // to the last that was published
     world.look();
     assert_eq!(world.core.totals.violations, 1);
     world.finish();
