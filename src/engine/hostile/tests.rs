@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 
+use super::double::*;
 use super::*;
 
 /// A small generator; the seed is printed, so that a failure can be repeated.
