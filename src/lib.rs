@@ -82,6 +82,13 @@ pub use crate::{
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
 
+/// What the fuzz targets call.
+#[cfg(all(fuzzing, not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::engine::hostile::hostile_lane;
+}
+
 /// The examples of the README and of the documents are run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -60,7 +60,7 @@ impl InPlace {
 
 impl Drop for InPlace {
     fn drop(&mut self) {
-        self.lane.release(self.offset);
+        self.lane.release_held(self.offset);
     }
 }
 
@@ -96,6 +96,9 @@ impl Data {
         len: u32,
     ) -> Option<Self> {
         lane.result(offset, u64::from(len))?;
+        if !lane.hold() {
+            return None;
+        }
         Some(Self::InPlace(InPlace {
             lane: Arc::clone(lane),
             incarnation,

@@ -11,6 +11,7 @@ mod collect;
 mod dispatch;
 mod ending;
 mod limits;
+mod suspicion;
 
 pub(crate) use self::collect::Batch;
 
@@ -144,6 +145,8 @@ pub(crate) struct Core {
     calendar: Calendar,
     inline_payload: usize,
     in_place_from: u64,
+    /// Times that a worker tells are believed within this many ticks.
+    slack: u64,
 }
 
 impl Core {
@@ -176,6 +179,7 @@ impl Core {
             calendar: Calendar::default(),
             inline_payload: config.inline_payload as usize,
             in_place_from: config.in_place_from,
+            slack: clock.ticks(suspicion::SLACK),
         })
     }
 
@@ -358,6 +362,16 @@ impl Core {
             lane.set_state(LaneState::Leaving);
         } else {
             lane.recall();
+            lane.set_state(LaneState::Draining);
+        }
+    }
+
+    /// Gives a worker nothing more; it leaves when it has finished what it has.
+    pub(crate) fn let_go(&mut self, worker: usize) {
+        self.withdraw(worker);
+        if let Some(lane) = &mut self.lanes[worker]
+            && lane.state == LaneState::Ready
+        {
             lane.set_state(LaneState::Draining);
         }
     }

@@ -100,6 +100,12 @@ pub(crate) struct Lane {
     /// When the grace of a doomed worker ends.
     pub(crate) kill_at: Option<Instant>,
     pub(crate) inquest: Inquest,
+    /// It broke the protocol: nothing that it wrote counts any more.
+    pub(crate) violated: bool,
+    /// Signals of its eventfd so far.
+    pub(crate) signals: u64,
+    /// It was asked to hand tasks back.
+    pub(crate) asked_back: bool,
     pub(crate) started_at: Instant,
     pub(crate) collector: Collector,
     producer: ring::Producer,
@@ -187,6 +193,9 @@ impl Lane {
             doom: None,
             kill_at: None,
             inquest: Inquest::default(),
+            violated: false,
+            signals: 0,
+            asked_back: false,
             started_at: now,
             collector: Collector::new(),
             producer: ring::Producer::default(),
@@ -365,6 +374,7 @@ impl Lane {
 
     /// Asks the worker to hand back what it has not started.
     pub(crate) fn recall(&mut self) {
+        self.asked_back = true;
         // A full socket holds an unanswered recall already.
         let _ = ToWorker::Recall.send(&self.control);
     }

@@ -4,6 +4,8 @@ pub(crate) mod central;
 pub(crate) mod completion;
 pub(crate) mod core;
 pub(crate) mod crash;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 pub(crate) mod lane;
 pub(crate) mod loan;
 pub(crate) mod modules;
@@ -474,6 +476,8 @@ impl Engine {
         Ok(match cell.started(entry.ticket) {
             None => TaskState::Queued,
             Some(start) => {
+                // Not before the submit, whatever the worker says.
+                let start = start.max(entry.submitted);
                 let ticks = self.shared.clock.now().saturating_sub(start);
                 TaskState::Running {
                     worker,

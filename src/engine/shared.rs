@@ -243,7 +243,7 @@ impl Shared {
             // In this order: a worker signals once for an epoch, so what it signals for the one
             // that others go on sleeping with must not be drained. What it signalled before, the
             // drain finds.
-            self.drain_bells(&core, keys);
+            self.drain_bells(&mut core, keys);
             let _ = core.sleepers.disarm(epoch);
             core.drain(&mut ());
             answer = done(&mut core);
@@ -258,17 +258,17 @@ impl Shared {
     /// Makes the signalled eventfds unreadable again. Before `Sleepers::disarm`, and completions
     /// must be looked for afterwards. The kick is the leader's alone: one that it has not seen yet
     /// stays.
-    pub(crate) fn drain_bells(&self, core: &Core, keys: &[u64]) {
+    pub(crate) fn drain_bells(&self, core: &mut Core, keys: &[u64]) {
         for &key in keys {
             if key == KICK {
                 if !core.blocked.leader_asleep {
                     self.kick.drain();
                 }
-            } else if let Some(Some(lane)) = usize::try_from(key)
-                .ok()
-                .and_then(|worker| core.lanes.get(worker))
+            } else if let Ok(worker) = usize::try_from(key)
+                && let Some(Some(lane)) = core.lanes.get(worker)
             {
-                lane.event.drain();
+                let signals = lane.event.drain();
+                core.note_signals(worker, signals);
             }
         }
     }

@@ -50,7 +50,7 @@ const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
 /// socket, or each side might wait for the other to read.
 const SPAWNS: usize = 32;
 /// Messages of one worker that are heard before the others have their turn.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 64;
 /// A worker that lived so long did not fail at its start.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// So many starts of a class must fail in a row, over so long, before its tasks are given up.
@@ -132,6 +132,8 @@ pub(crate) struct Supervisor {
     looked_at: Instant,
     /// When the next task may miss its deadline, from then.
     next_late: Option<Duration>,
+    /// Workers that say more than can be heard, and since when nobody listens.
+    unheard: Vec<(u64, Instant)>,
 }
 
 /// How often the host polls.
@@ -201,6 +203,7 @@ impl Supervisor {
             published: Instant::now(),
             looked_at: Instant::now(),
             next_late: None,
+            unheard: Vec::new(),
         };
         std::thread::Builder::new()
             .name("mf-supervisor".into())
@@ -251,6 +254,9 @@ impl Supervisor {
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
+            if !self.hear_again(&mut core) {
+                timeout = timeout.min(SHORT_TICK);
+            }
             self.publish(&core, timeout > TICK);
             shared.notify(&mut core);
         }
@@ -260,7 +266,7 @@ impl Supervisor {
 
     fn handle(&mut self, core: &mut Core, source: Source) {
         match source {
-            Source::Wake => self.shared.supervisor.drain(),
+            Source::Wake => drop(self.shared.supervisor.drain()),
             Source::Bells => {} // `take_over` drains
             Source::Zygote => self.hear_zygote(core),
             Source::ZygoteDeath => {
@@ -417,6 +423,7 @@ impl Supervisor {
                 continue;
             };
             let class = lane.class;
+            core.inspect(worker);
             let free = core.lanes().any(|other| {
                 other.class == class
                     && other.worker as usize != worker

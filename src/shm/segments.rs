@@ -91,6 +91,8 @@ pub(crate) struct HostLane {
     /// the worker says is checked. Grows only.
     committed: AtomicU64,
     max_result: u64,
+    /// Result blocks that completions read in place.
+    held: AtomicU64,
     /// Held while a block is given back: any thread of the host may drop a completion.
     releasing: Mutex<()>,
 }
@@ -133,6 +135,7 @@ impl HostLane {
             up_size,
             committed: AtomicU64::new(0),
             max_result: shape.max_result,
+            held: AtomicU64::new(0),
             releasing: Mutex::new(()),
         })
     }
@@ -154,13 +157,20 @@ impl HostLane {
     /// After the worker has mapped its segment: no writable mapping can follow.
     pub(crate) fn seal(&self) -> Result<()> {
         memfd::seal_writers(self.up.fd())?;
-        memfd::verify(self.up.fd(), self.up_size)
+        memfd::verify(self.up.fd(), self.up_size)?;
+        // Until now the worker could punch holes.
+        memfd::commit(self.up.fd(), 0, RESULTS_OFFSET)
+    }
+
+    /// Size of the result arena, allocated or not.
+    pub(crate) fn result_capacity(&self) -> u64 {
+        self.up_size - RESULTS_OFFSET
     }
 
     /// Allocates the result arena up to at least `end` (clamped to its size) and tells the worker.
     /// False if it is that large already or cannot grow.
     pub(crate) fn grow_results(&self, end: u64) -> Result<bool> {
-        let capacity = self.up_size - RESULTS_OFFSET;
+        let capacity = self.result_capacity();
         // Relaxed: only written here, under the engine's lock.
         let now = self.committed.load(Ordering::Relaxed);
         let end = end.min(capacity);
@@ -226,6 +236,37 @@ impl HostLane {
         Some(())
     }
 
+    /// Notes that a completion reads a block in place, until [`HostLane::release_held`]. False if
+    /// more blocks are out than an honest worker has.
+    pub(crate) fn hold(&self) -> bool {
+        // Relaxed: goes up under the engine's lock only, and a worker that uses a block again has
+        // seen its release, which comes after the count went down.
+        if self.held.load(Ordering::Relaxed) >= RELEASES as u64 {
+            return false;
+        }
+        self.held.fetch_add(1, Ordering::Relaxed); // Relaxed: as above.
+        true
+    }
+
+    /// Gives a block back that was held.
+    pub(crate) fn release_held(&self, offset: u64) {
+        self.held.fetch_sub(1, Ordering::Relaxed); // Relaxed: see `hold`.
+        self.release(offset);
+    }
+
+    /// Makes `down` as it was when it was new, for a harness that uses lanes again. (An engine never
+    /// does: a dead worker's children may still write.)
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn renew(&self) {
+        let words = all_words(&self.down, size_of::<Down>() as u64);
+        let constants = size_of::<crate::shm::layout::LaneConstants>() / 8;
+        for word in &words[constants..] {
+            word.store(0, Ordering::Relaxed); // Relaxed: nobody else has the lane.
+        }
+        let committed = self.committed.load(Ordering::Relaxed); // Relaxed: as above.
+        self.down().committed.0.store(committed, Ordering::Relaxed); // Relaxed: as above.
+    }
+
     /// Gives a result block back to the worker. At most [`RELEASES`] blocks are held at a time, so
     /// the worker has read the entry that is overwritten.
     pub(crate) fn release(&self, offset: u64) {
@@ -258,6 +299,8 @@ pub(crate) struct WorkerLane {
     inputs: Segment<Inputs>,
     down: Segment<Down>,
     up: Segment<Up>,
+    #[cfg(any(test, fuzzing))]
+    up_size: u64,
 }
 
 impl WorkerLane {
@@ -291,6 +334,8 @@ impl WorkerLane {
             inputs: Segment::map(fds.inputs, inputs_size, Access::Read)?,
             up: Segment::map(fds.up, up_size, Access::Write)?,
             down,
+            #[cfg(any(test, fuzzing))]
+            up_size,
         })
     }
 
@@ -312,6 +357,12 @@ impl WorkerLane {
     #[inline]
     pub(crate) fn up(&self) -> &Up {
         self.up.layout()
+    }
+
+    /// Every word of the worker's segment, for a test double that writes what no worker should.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        all_words(&self.up, self.up_size)
     }
 
     /// A task's payload where it lies in the arena.
@@ -366,6 +417,17 @@ impl WorkerLane {
 #[expect(clippy::cast_possible_truncation, reason = "a remainder of RELEASES")]
 fn release_index(position: u64) -> usize {
     (position % RELEASES as u64) as usize
+}
+
+/// Every word of a segment of `size` bytes.
+#[cfg(any(test, fuzzing))]
+fn all_words<T: memfd::SharedLayout>(segment: &Segment<T>, size: u64) -> &[AtomicU64] {
+    let start = segment.range(0, size).map(NonNull::cast::<AtomicU64>);
+    let count = start.map_or(0, |_| usize::try_from(size / 8).unwrap_or(0));
+    let start = start.unwrap_or(NonNull::dangling());
+    // SAFETY: inside the mapping (checked above), which begins at a page boundary and lives as long
+    // as the segment; atomics are valid for every bit pattern.
+    unsafe { std::slice::from_raw_parts(start.as_ptr(), count) }
 }
 
 /// The words of a short payload or result as bytes, in memory order.

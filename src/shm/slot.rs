@@ -361,6 +361,31 @@ impl Collector {
         !self.free.is_empty()
     }
 
+    /// Credits whose completion was taken early and whose flip is still missing.
+    pub(crate) fn unflipped(&mut self, bitmap: &DoneBitmap) -> u32 {
+        let out = CREDITS - self.outstanding as usize;
+        if out == self.free.len() {
+            return 0;
+        }
+        self.reclaim(bitmap);
+        u32::try_from(out - self.free.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a slot was flipped that is not out. [`Collector::scan`] sees it too, but nobody scans
+    /// a lane without tasks.
+    pub(crate) fn has_stray_flip(&self, bitmap: &DoneBitmap) -> bool {
+        bitmap.0.iter().enumerate().any(|(index, word)| {
+            // Relaxed: nothing is read on the strength of it.
+            let mut changed = word.load(Ordering::Relaxed) ^ self.seen[index];
+            std::iter::from_fn(|| {
+                let bit = changed.checked_ilog2()?;
+                changed ^= 1 << bit;
+                Some(index * 64 + bit as usize)
+            })
+            .any(|slot| self.credits[slot] == Credit::Free)
+        })
+    }
+
     /// Gives a credit out for `ticket`.
     #[inline]
     pub(crate) fn give(&mut self, ticket: u64) -> Option<u16> {

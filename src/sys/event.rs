@@ -1,10 +1,11 @@
 //! Eventfds and epoll sets.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::error::{Error, Result};
 
@@ -28,9 +29,24 @@ impl Event {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Makes the event unreadable until the next signal.
-    pub(crate) fn drain(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+    /// Makes the event unreadable until the next signal; returns how many there were.
+    ///
+    /// Never waits, also if a process that shares the descriptor has made it blocking and reads it
+    /// itself.
+    pub(crate) fn drain(&self) -> u64 {
+        let mut count = [0; 8];
+        let here = u64::MAX; // no offset: as `read`
+        let read = preadv2(
+            &self.0,
+            &mut [IoSliceMut::new(&mut count)],
+            here,
+            ReadWriteFlags::NOWAIT,
+        );
+        let read = match read {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(&self.0, &mut count), // before Linux 5.8
+            other => other,
+        };
+        read.map_or(0, |_| u64::from_ne_bytes(count))
     }
 }
 
@@ -86,5 +102,21 @@ impl EpollSet {
 impl AsFd for EpollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_counts_the_signals_and_never_waits() {
+        let event = Event::new().unwrap();
+        event.signal();
+        event.signal();
+        assert_eq!((event.drain(), event.drain()), (2, 0));
+        let flags = rustix::fs::fcntl_getfl(&event).unwrap();
+        rustix::fs::fcntl_setfl(&event, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
+        assert_eq!(event.drain(), 0);
     }
 }

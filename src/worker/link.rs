@@ -61,6 +61,8 @@ pub(crate) enum FromWorker {
     NeedResults { len: u64 },
     /// The program takes no more tasks and is about to end.
     Leaving,
+    /// A SIGTERM has come: what is not started is handed back, what runs is finished.
+    Terminating,
 }
 
 /// A message as it travels: a tag, three numbers, and a name if the tag has one.
@@ -92,6 +94,8 @@ fn back(value: u64) -> Option<i32> {
 #[derive(Debug)]
 pub(crate) enum Incoming<T> {
     Message(T, Vec<OwnedFd>),
+    /// What no honest peer says.
+    Nonsense,
     Nothing,
     Closed,
 }
@@ -101,7 +105,7 @@ fn receive<T>(socket: &Socket, wait: bool, decode: impl FnOnce(&[u8]) -> Option<
     match socket.receive(&mut bytes, wait) {
         Ok(Received::Message(len, fds)) => match decode(&bytes[..len]) {
             Some(message) => Incoming::Message(message, fds),
-            None => Incoming::Closed, // a peer that talks nonsense is as good as gone
+            None => Incoming::Nonsense,
         },
         Ok(Received::Nothing) => Incoming::Nothing,
         Ok(Received::Closed) | Err(_) => Incoming::Closed,
@@ -218,13 +222,14 @@ impl FromWorker {
             Self::Leaving => pack(4, 0, 0, 0),
             Self::SandboxFailed { step, errno } => pack(5, step as u64, int(errno), 0),
             Self::JoinFailed { errno } => pack(6, int(errno), 0, 0),
+            Self::Terminating => pack(7, 0, 0, 0),
         };
         socket.send(&bytes, &[], true)
     }
 
     pub(crate) fn receive(socket: &Socket) -> Incoming<Self> {
-        receive(socket, false, |bytes| {
-            let [tag, a, b, _] = unpack(bytes)?;
+        let incoming = receive(socket, false, |bytes| {
+            let [tag, a, b, _] = unpack(bytes).filter(|_| bytes.len() == 32)?;
             Some(match tag {
                 1 => Self::Hello,
                 2 => Self::ExecFailed { errno: back(a)? },
@@ -235,14 +240,21 @@ impl FromWorker {
                     errno: back(b)?,
                 },
                 6 => Self::JoinFailed { errno: back(a)? },
+                7 => Self::Terminating,
                 _ => return None,
             })
-        })
+        });
+        match incoming {
+            Incoming::Message(_, fds) if !fds.is_empty() => Incoming::Nonsense,
+            other => other,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -306,6 +318,7 @@ mod tests {
             FromWorker::JoinFailed { errno: 12 },
             FromWorker::NeedResults { len: 1 << 40 },
             FromWorker::Leaving,
+            FromWorker::Terminating,
         ];
         messages.extend(Step::ALL.map(|step| FromWorker::SandboxFailed { step, errno: 1 }));
         for message in messages {
@@ -316,13 +329,25 @@ mod tests {
             }
         }
         a.send(&pack(5, 99, 1, 0), &[], true).unwrap(); // no such step
-        assert!(matches!(FromWorker::receive(&b), Incoming::Closed));
+        assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
     }
 
     #[test]
-    fn nonsense_counts_as_the_end_of_the_peer() {
+    fn nonsense_is_told_from_the_end_of_the_peer() {
         let (a, b) = Socket::pair().unwrap();
-        a.send(b"nonsense", &[], true).unwrap();
+        let longer = [pack(1, 0, 0, 0), [0; 32]].concat();
+        for nonsense in [&b"nonsense"[..], &longer, &[0; 300], &pack(99, 0, 0, 0)] {
+            a.send(nonsense, &[], true).unwrap();
+            assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        }
+        // A worker has no descriptors to send; those that came are closed again.
+        let (c, d) = Socket::pair().unwrap();
+        a.send(&pack(1, 0, 0, 0), &[d.as_fd()], true).unwrap();
+        drop(d);
+        assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        assert!(matches!(FromWorker::receive(&c), Incoming::Closed));
+        assert!(matches!(FromWorker::receive(&b), Incoming::Nothing));
+        drop(a);
         assert!(matches!(FromWorker::receive(&b), Incoming::Closed));
     }
 }

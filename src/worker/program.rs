@@ -58,10 +58,10 @@ impl Worker {
             return Err(Error::WouldBlock(Full::Concurrency));
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        match self
-            .lane
-            .next(&mut Hand::of_thread(crash::this_thread()), deadline)
-        {
+        let mut hand = Hand::of_thread(crash::this_thread());
+        let next = self.lane.next(&mut hand, deadline);
+        self.lane.flush(&mut hand); // tasks that it passed over because they were cancelled
+        match next {
             Ok(started) => Ok(Assigned {
                 worker: self,
                 task: Some(Task::new(&self.lane, started)),
@@ -148,5 +148,77 @@ impl Drop for Assigned<'_> {
 impl fmt::Debug for Assigned<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.task, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::shm::layout::PAYLOAD_WORDS;
+    use crate::shm::ring::{Message, Meta, Producer};
+    use crate::shm::segments::{HostInputs, HostLane, LaneFds, LaneIdentity, LaneShape};
+    use crate::shm::slot::{Collector, Scan};
+    use crate::sys::event::Event;
+    use crate::sys::socket::Socket;
+    use crate::worker::lane::Inherited;
+
+    #[test]
+    fn a_cancelled_task_that_is_passed_over_is_announced() {
+        let inputs = HostInputs::create(1 << 20).unwrap();
+        let shape = LaneShape {
+            clock_scale: 0,
+            inputs_size: inputs.size(),
+            result_arena: 1 << 20,
+            max_result: 1 << 20,
+            inline_result: 0,
+            host_pid: 0,
+            spin_ns: 0,
+            reply_wait_ns: 0,
+        };
+        let who = LaneIdentity {
+            worker: 0,
+            incarnation: 1,
+            threads: 1,
+            class: 0,
+        };
+        let host = HostLane::create(&shape, who).unwrap();
+        let (down, up) = host.fds();
+        let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let lane = Lane::open(Inherited {
+            lane: LaneFds {
+                inputs: own(inputs.fd()),
+                down: own(down),
+                up: own(up),
+            },
+            event: own(Event::new().unwrap().as_fd()),
+            control: own(Socket::pair().unwrap().0.as_fd()),
+        });
+        let worker = Worker {
+            lane: Arc::new(lane.unwrap()),
+            in_hand: AtomicU32::new(0),
+        };
+
+        let (mut collector, mut producer) = (Collector::new(), Producer::default());
+        for ticket in [1, 2] {
+            let slot = collector.give(ticket).unwrap();
+            if ticket == 1 {
+                host.down().cancel[usize::from(slot)].store(ticket, Relaxed);
+            }
+            let message = Message {
+                ticket,
+                meta: Meta::new(slot, 1, 0, false),
+                payload: [0; PAYLOAD_WORDS],
+            };
+            producer.push(&host.down().ring, &message);
+        }
+        let _second = worker.next(Some(Duration::ZERO)).unwrap();
+        let up = host.up();
+        let mut announced = Vec::new();
+        let scan = collector.scan(&up.bitmap, &up.slots, 9, |_, ticket, _| {
+            announced.push(ticket);
+        });
+        assert_eq!((scan, announced), (Scan::Complete, vec![1]));
     }
 }

@@ -36,7 +36,7 @@ fn watch(lane: &Lane, host: &Process, term: &Termination) {
         if ready[2] {
             // The host, or whoever sent the signal, wants this process to leave: what is not
             // started goes to other workers, what runs may finish.
-            let _ = FromWorker::Leaving.send(&lane.control); // a host that is gone needs no word
+            let _ = FromWorker::Terminating.send(&lane.control); // a host that is gone needs no word
             lane.recall();
             break;
         }
@@ -53,7 +53,7 @@ fn watch(lane: &Lane, host: &Process, term: &Termination) {
             Incoming::Nothing => {}
             // The engine was dropped without an orderly stop, or the host is dying: its socket
             // closes before its pidfd is readable.
-            Incoming::Closed => break,
+            Incoming::Closed | Incoming::Nonsense => break,
         }
     }
     kill_point!("close.heard");

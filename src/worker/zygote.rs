@@ -198,7 +198,7 @@ impl<'a> Zygote<'a> {
                 Incoming::Message(ToZygote::Name(name), _) => self.name = Some(name),
                 Incoming::Message(ToZygote::Quit, _) => return,
                 Incoming::Nothing => {}
-                Incoming::Closed => return self.bury_host(),
+                Incoming::Closed | Incoming::Nonsense => return self.bury_host(),
             }
         }
     }
@@ -349,7 +349,7 @@ fn remove_names(socket: &Socket, told: Option<String>) {
         match ToZygote::receive(socket) {
             Incoming::Message(ToZygote::Name(name), _) => names.push(name),
             Incoming::Message(..) => {}
-            Incoming::Nothing | Incoming::Closed => break,
+            Incoming::Nothing | Incoming::Nonsense | Incoming::Closed => break,
         }
     }
     for name in names {

@@ -2,11 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::suspicion::Times;
 use super::{ClassState, Core, Phase, SCAN_BUDGET, Totals};
 use crate::engine::completion::{Completion, Data};
-use crate::engine::lane::Doom;
 use crate::engine::payload::Payloads;
 use crate::engine::task_table::{Charge, Payload, Place, TaskTable};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
@@ -103,7 +102,7 @@ impl Core {
                 })
             });
             if scan == Some(Scan::Violation) {
-                self.quarantine(worker, "a completion of a task that it does not have");
+                self.quarantine(worker, "a completion is announced that is not there");
             }
         }
         self.pump_all();
@@ -162,7 +161,7 @@ impl Core {
         take: impl FnOnce(&mut Collector, &Up, &[u32; CREDITS], &mut Settle<'_>) -> R,
     ) -> Option<R> {
         let lane = self.lanes[worker].as_mut()?;
-        if lane.load() == 0 {
+        if lane.load() == 0 || lane.violated {
             return None;
         }
         let mut settle = Settle {
@@ -171,6 +170,7 @@ impl Core {
             classes: &mut self.classes,
             totals: &mut self.totals,
             kept: &mut self.kept,
+            times: Times::new(self.clock, self.slack),
             clock: self.clock,
             in_place_from: self.in_place_from,
             shared: &lane.shared,
@@ -189,6 +189,8 @@ impl Core {
             &lane.tasks,
             &mut settle,
         );
+        // Unasked: what a program does that is about to leave, so that is how it is treated.
+        let leaves = !settle.returned.is_empty() && !lane.asked_back;
         if !settle.returned.is_empty() {
             settle.send_back();
         }
@@ -203,20 +205,11 @@ impl Core {
             lane.set_apart(self.classes[lane.class.index()].reserved == Some(lane.worker));
         }
         if !lane.suspects.is_empty() {
-            self.quarantine(worker, "a completion that makes no sense");
+            self.quarantine(worker, "a completion makes no sense");
+        } else if leaves {
+            self.let_go(worker);
         }
         Some(answer)
-    }
-
-    /// A worker whose memory cannot be trusted is killed; its death settles the rest.
-    #[cold]
-    pub(crate) fn quarantine(&mut self, worker: usize, what: &'static str) {
-        let Some(lane) = self.lanes[worker].as_mut().filter(|lane| !lane.killed) else {
-            return;
-        };
-        self.totals.violations += 1;
-        lane.doom = None; // whatever else was held against it
-        self.condemn(worker, Doom::Violation(what), Duration::ZERO);
     }
 }
 
@@ -228,6 +221,7 @@ struct Settle<'a> {
     classes: &'a mut [ClassState; 2],
     totals: &'a mut Totals,
     kept: &'a mut usize,
+    times: Times,
     clock: Clock,
     in_place_from: u64,
     shared: &'a Arc<HostLane>,
@@ -266,7 +260,8 @@ impl Settle<'_> {
             }
         }
         let entry = self.table.get_mut(index);
-        let run_ns = self.clock.ns(ending.end.saturating_sub(ending.start));
+        let (start, end) = self.times.plausible(entry.submitted, &ending);
+        let run_ns = self.clock.ns(end.saturating_sub(start));
         let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
@@ -276,7 +271,7 @@ impl Settle<'_> {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(ending.start.saturating_sub(entry.submitted)),
+            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
             run_ns,
             outcome,
             code: ending.code,

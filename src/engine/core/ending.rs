@@ -33,6 +33,8 @@ struct Victim {
     index: u32,
     /// When it was started, if the worker says so.
     start: Option<u64>,
+    /// It may have been the one that killed the worker.
+    suspect: bool,
 }
 
 /// An end that is not a completion of a worker's.
@@ -84,14 +86,25 @@ impl Core {
         };
         let mut started: Vec<Victim> = std::mem::take(&mut lane.suspects)
             .into_iter()
-            .map(|index| Victim { index, start: None })
+            .map(|index| Victim {
+                index,
+                start: None,
+                suspect: true,
+            })
             .collect();
         let mut unstarted = Vec::new();
         for (slot, ticket) in (0..CREDITS).filter_map(|s| lane.collector.outstanding_at(s)) {
             let index = lane.tasks[usize::from(slot)];
-            match lane.shared.up().slots[usize::from(slot)].started(ticket) {
-                None => unstarted.push(index),
-                start => started.push(Victim { index, start }),
+            let started_at = lane.shared.up().slots[usize::from(slot)].started(ticket);
+            // A worker that broke the protocol may have lost the ticket of what it has started.
+            if started_at.is_some() || lane.violated {
+                started.push(Victim {
+                    index,
+                    start: started_at.filter(|_| !lane.violated),
+                    suspect: started_at.is_some(),
+                });
+            } else {
+                unstarted.push(index);
             }
         }
         let death = Death::of(&lane, verdict, started.len());
@@ -109,7 +122,8 @@ impl Core {
     }
 
     /// Ends a task whose worker died under it, or has it started again.
-    fn settle_started(&mut self, Victim { index, start }: Victim, death: &Death<'_>) {
+    fn settle_started(&mut self, victim: Victim, death: &Death<'_>) {
+        let Victim { index, start, .. } = victim;
         let stopping = self.phase >= Phase::Cancelling;
         let entry = self.table.get_mut(index);
         entry.attempt += 1;
@@ -124,8 +138,8 @@ impl Core {
             if entry.cancelled {
                 return self.end(index, Outcome::Cancelled, 0, String::new());
             }
-            // It may have been the one that killed the worker: no other shall suffer from it again.
-            entry.alone |= outcome == Outcome::Crashed && !death.for_a_task;
+            // No other shall suffer from it again.
+            entry.alone |= outcome == Outcome::Crashed && victim.suspect && !death.for_a_task;
             self.totals.retried += 1;
             return self.send_back(index);
         }

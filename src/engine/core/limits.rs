@@ -87,7 +87,10 @@ impl Core {
     pub(crate) fn find_overrun(&mut self, worker: usize) -> Overrun {
         let mut found = Overrun::default();
         let now = self.clock.now();
-        let Some(lane) = self.lanes[worker].as_mut().filter(|lane| lane.watched) else {
+        let Some(lane) = self.lanes[worker]
+            .as_mut()
+            .filter(|lane| lane.watched && !lane.violated)
+        else {
             return found;
         };
         let latest = now.saturating_add(self.clock.ticks(CLOCK_SKEW));

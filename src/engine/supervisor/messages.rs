@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{FIRST_RESULTS, MESSAGES, Source, Supervisor, find};
+use super::{FIRST_RESULTS, MESSAGES, SHORT_TICK, Source, Supervisor, find};
 use crate::engine::core::Core;
 use crate::engine::lane::LaneState;
 use crate::engine::modules::Modules;
@@ -45,7 +45,7 @@ impl Supervisor {
                     }
                 }
                 Incoming::Nothing => return,
-                Incoming::Closed => return self.lose_zygote(core),
+                Incoming::Closed | Incoming::Nonsense => return self.lose_zygote(core),
             }
         }
     }
@@ -81,15 +81,29 @@ impl Supervisor {
         }
     }
 
+    /// What a worker says is checked as what it writes is: it can be wrong in any way, and come
+    /// without end.
     pub(super) fn hear_worker(&mut self, core: &mut Core, incarnation: u64) {
-        // The socket stays readable: what is not heard now is heard in the next turn.
+        let mut needs = Needs::default();
         for _ in 0..MESSAGES {
             let Some(lane) = find(core, incarnation) else {
                 return;
             };
+            let worker = lane.worker as usize;
+            if lane.killed {
+                // Nothing that it says counts any more.
+                return self.sources.remove(&lane.control);
+            }
+            let state = lane.state;
             match FromWorker::receive(&lane.control) {
-                Incoming::Message(FromWorker::Hello, _) => self.welcome(core, incarnation),
-                Incoming::Message(FromWorker::ExecFailed { errno }, _) => {
+                Incoming::Message(FromWorker::Hello, _) => match state {
+                    LaneState::Starting => self.welcome(core, incarnation),
+                    LaneState::Leaving => {} // sent away before it joined
+                    _ => core.quarantine(worker, "it joins twice"),
+                },
+                Incoming::Message(FromWorker::ExecFailed { errno }, _)
+                    if state == LaneState::Starting =>
+                {
                     let class = lane.class;
                     let error = Error::system(
                         "execvp",
@@ -104,13 +118,17 @@ impl Supervisor {
                     }
                     self.fail_start(core, incarnation, || error);
                 }
-                Incoming::Message(FromWorker::SandboxFailed { step, errno }, _) => {
+                Incoming::Message(FromWorker::SandboxFailed { step, errno }, _)
+                    if state == LaneState::Starting =>
+                {
                     let error = step.error(errno);
                     log::error!("worker {} does not run: {error}", lane.worker);
                     lane.trouble = Some(error.to_string());
                     self.fail_start(core, incarnation, || error);
                 }
-                Incoming::Message(FromWorker::JoinFailed { errno }, _) => {
+                Incoming::Message(FromWorker::JoinFailed { errno }, _)
+                    if state == LaneState::Starting =>
+                {
                     let error = Error::system(
                         "mmap or pthread_create",
                         format!(
@@ -123,36 +141,64 @@ impl Supervisor {
                     lane.trouble = Some(error.to_string());
                     self.fail_start(core, incarnation, || error);
                 }
-                Incoming::Message(FromWorker::NeedResults { len }, _) => {
-                    if len == 0 {
-                        core.move_kept_to_heap(incarnation);
-                    } else {
-                        let wanted = len.checked_next_power_of_two().unwrap_or(len);
-                        let wanted = wanted.max(FIRST_RESULTS);
-                        if let Err(e) = lane.shared.grow_results(wanted) {
-                            log::warn!("worker {}: result memory: {e}", lane.worker);
-                        }
-                    }
-                    if let Some(lane) = find(core, incarnation) {
-                        let _ = ToWorker::Grown.send(&lane.control); // it looks again by itself
+                Incoming::Message(FromWorker::NeedResults { len }, _)
+                    if state != LaneState::Starting && len <= lane.shared.result_capacity() =>
+                {
+                    needs.note(len);
+                }
+                Incoming::Message(FromWorker::Leaving, _) if state != LaneState::Starting => {
+                    if state != LaneState::Leaving {
+                        // Gets no more, and `stop_grace` to end, from the first word of it on.
+                        let worker = lane.worker;
+                        core.send_away(worker);
                     }
                 }
-                Incoming::Message(FromWorker::Leaving, _) => {
-                    let worker = lane.worker;
-                    core.send_away(worker); // gets no more, and `stop_grace` to end
+                Incoming::Message(FromWorker::Terminating, _) => {
+                    // It got a SIGTERM: it hands back what it has not started, finishes the rest and
+                    // leaves.
+                    lane.asked_back = true;
+                    core.let_go(worker);
                 }
-                Incoming::Nothing => return,
+                Incoming::Message(..) | Incoming::Nonsense => {
+                    core.quarantine(worker, "it says what no worker says");
+                }
+                Incoming::Nothing => return answer(core, incarnation, &needs),
                 Incoming::Closed => {
                     // It ended, or its program closed everything: then it is of no use either.
                     self.sources.remove(&lane.control);
                     if lane.ended.is_none() {
                         lane.kill();
                     }
-                    let worker = lane.worker as usize;
                     return core.withdraw(worker);
                 }
             }
         }
+        answer(core, incarnation, &needs);
+        // There may be more, without end: after a pause, in which the others have their turn.
+        if let Some(lane) = find(core, incarnation) {
+            self.sources.remove(&lane.control);
+            self.unheard.push((incarnation, Instant::now()));
+        }
+    }
+
+    /// Listens again to the workers that had more to say than others have time for; false if some
+    /// must still wait.
+    pub(super) fn hear_again(&mut self, core: &mut Core) -> bool {
+        let Self {
+            unheard, sources, ..
+        } = self;
+        unheard.retain(|&(incarnation, since)| {
+            if since.elapsed() < SHORT_TICK {
+                return true;
+            }
+            match find(core, incarnation) {
+                Some(lane) if !lane.killed => sources
+                    .add(&lane.control, Source::Control(incarnation).key())
+                    .is_err(),
+                _ => false,
+            }
+        });
+        unheard.is_empty()
     }
 
     /// A worker is ready: seals its segment and lets it have tasks.
@@ -160,9 +206,6 @@ impl Supervisor {
         let Some(lane) = find(core, incarnation) else {
             return;
         };
-        if lane.state != LaneState::Starting {
-            return; // said it twice
-        }
         if lane.process.is_none() {
             // The zygote's word of it is on its way: until then nobody could be told its pid.
             lane.greeted = true;
@@ -197,5 +240,42 @@ impl Supervisor {
             core.start_failure.get_or_insert_with(why);
             core.kept += 1;
         }
+    }
+}
+
+/// What the threads of a worker ask for in one turn: however many they are, one answer serves all.
+#[derive(Debug, Default)]
+struct Needs {
+    /// The most that the arena should hold.
+    bytes: Option<u64>,
+    /// The arena is full: what nobody has fetched should be moved.
+    room: bool,
+}
+
+impl Needs {
+    fn note(&mut self, len: u64) {
+        if len == 0 {
+            self.room = true;
+        } else {
+            self.bytes = self.bytes.max(Some(len));
+        }
+    }
+}
+
+fn answer(core: &mut Core, incarnation: u64, needs: &Needs) {
+    if needs.room {
+        core.move_kept_to_heap(incarnation);
+    }
+    let Some(lane) = find(core, incarnation) else {
+        return;
+    };
+    if let Some(bytes) = needs.bytes {
+        let wanted = bytes.checked_next_power_of_two().unwrap_or(bytes);
+        if let Err(e) = lane.shared.grow_results(wanted.max(FIRST_RESULTS)) {
+            log::warn!("worker {}: result memory: {e}", lane.worker);
+        }
+    }
+    if needs.room || needs.bytes.is_some() {
+        let _ = ToWorker::Grown.send(&lane.control); // it looks again by itself
     }
 }
