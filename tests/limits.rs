@@ -240,6 +240,61 @@ fn a_retried_task_keeps_its_large_payload() {
     assert_eq!(engine.stats().payload_bytes, 0);
 }
 
+#[test]
+fn good_tasks_behind_many_that_kill_their_worker_complete() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(1, 1)
+        .handler(scripted(Board::new()))
+        .start()
+        .unwrap();
+    let poison: Vec<TaskId> = (0..12)
+        .map(|_| submit(&engine, "die", 1, SubmitOptions::new()))
+        .collect();
+    let stubborn = submit(&engine, "die", 1, SubmitOptions::new().max_attempts(9));
+    let good: Vec<TaskId> = (0..5)
+        .map(|_| submit(&engine, "", 2, SubmitOptions::new()))
+        .collect();
+    for id in poison {
+        assert_end(&wait(&engine, id), Outcome::Crashed, 1);
+    }
+    assert_end(&wait(&engine, stubborn), Outcome::Crashed, 9);
+    for id in good {
+        assert_end(&wait(&engine, id), Outcome::Completed, 1);
+    }
+}
+
+#[test]
+fn a_process_that_a_handler_has_forked_is_not_the_worker() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(1, 1)
+        .handler(|task| {
+            // SAFETY: the child does nothing but wait for a signal.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+            let mut status = 0;
+            // SAFETY: a child of this process that nobody has waited for.
+            unsafe { libc::kill(child, libc::SIGTERM) };
+            // SAFETY: the same, and a place for its status.
+            let rc = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!(rc, child);
+            Ok(task.reply(&status.to_le_bytes())?)
+        })
+        .start()
+        .unwrap();
+    let pid = worker(&engine, 0).pid;
+    for _ in 0..3 {
+        let id = engine.submit(b"").unwrap();
+        let done = wait(&engine, id);
+        assert_end(&done, Outcome::Completed, 1);
+        assert_eq!(done.to_vec(), libc::SIGTERM.to_le_bytes());
+    }
+    assert_eq!(worker(&engine, 0).pid, pid);
+}
+
 // ---- deadlines ----
 
 #[test]
@@ -633,7 +688,12 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
 fn a_worker_that_is_asked_to_end_by_hand_finishes_what_it_runs() {
     let _watchdog = watchdog(60);
     let board = Board::new();
-    let engine = cpu_only(1, 1).handler(scripted(board)).start().unwrap();
+    // However long that takes: this is no stop.
+    let engine = cpu_only(1, 1)
+        .stop_grace(Duration::from_millis(1))
+        .handler(scripted(board))
+        .start()
+        .unwrap();
     let pid = worker(&engine, 0).pid;
     let running = submit(&engine, "gate", 1, SubmitOptions::new());
     until("it runs", || board.get(STARTS + 1) == 1);

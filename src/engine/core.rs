@@ -329,8 +329,12 @@ impl Core {
     pub(super) fn enqueue(&mut self, index: u32) {
         let entry = self.table.get_mut(index);
         entry.place = Place::Central;
-        let class = entry.class.index();
-        self.classes[class].central.push(&mut self.table, index);
+        let (class, alone) = (&mut self.classes[entry.class.index()], entry.alone);
+        if alone {
+            self.table.push_back(&mut class.alone, index);
+        } else {
+            class.central.push(&mut self.table, index);
+        }
     }
 
     /// Moves the kept results that hold a worker's memory to the heap: the worker needs room, and
@@ -415,7 +419,7 @@ impl Core {
             || !self.classes[class.index()].alone.is_empty()
             || self
                 .lanes()
-                .any(|lane| lane.class == class && lane.load() != 0)
+                .any(|lane| lane.class == class && (lane.load() != 0 || !lane.suspects.is_empty()))
     }
 
     /// Tasks that have not ended.

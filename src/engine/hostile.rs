@@ -414,7 +414,9 @@ impl World {
             let options = SubmitOptions::new()
                 .user_data(number)
                 .label((u128::from(number) << 3).to_le_bytes())
-                .priority(i32::from(args[1] % 7) - 3);
+                .priority(i32::from(args[1] % 7) - 3)
+                .max_attempts(1 + u32::from(args[3] % 4))
+                .retry_failed(args[3] & 4 != 0);
             let bytes = payload(number, len);
             let submitted = self.core.submit_copy(&self.inputs, &bytes, &options, None);
             self.core.announce();

@@ -398,6 +398,16 @@ impl Lane {
         self.process.as_ref().map_or(0, Process::pid_number)
     }
 
+    /// Whether one of the tasks that are out was started; a worker that broke the protocol may say
+    /// anything.
+    pub(crate) fn has_started_any(&self) -> bool {
+        let mut out = (0..CREDITS).filter_map(|slot| self.collector.outstanding_at(slot));
+        out.any(|(slot, ticket)| {
+            let cell = &self.shared.up().slots[usize::from(slot)];
+            cell.started(ticket).is_some() || cell.is_done(ticket)
+        })
+    }
+
     /// Asks the process to leave as soon as it has finished what it runs.
     pub(crate) fn terminate(&self) {
         if let Some(process) = &self.process {

@@ -8,6 +8,7 @@ mod messages;
 mod spawning;
 mod zygote;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -207,7 +208,13 @@ impl Supervisor {
         };
         std::thread::Builder::new()
             .name("mf-supervisor".into())
-            .spawn(move || supervisor.run())
+            .spawn(move || {
+                let shared = Arc::clone(&supervisor.shared);
+                if catch_unwind(AssertUnwindSafe(|| supervisor.run())).is_err() {
+                    // AssertUnwindSafe, here and above: what is left is only taken down.
+                    let _ = catch_unwind(AssertUnwindSafe(|| give_up_engine(&shared)));
+                }
+            })
             .map_err(|e| Error::system("pthread_create", "cannot start the supervisor thread", e))
     }
 
@@ -225,7 +232,7 @@ impl Supervisor {
                 self.handle(&mut core, Source::from_key(key));
             }
             self.bury_the_dead(&mut core);
-            self.revive_zygote(&mut core);
+            core = self.revive_zygote(&shared, core);
             self.look_after_lanes(&mut core);
             self.take_over(&mut core);
             self.check_health(&mut core);
@@ -354,7 +361,11 @@ impl Supervisor {
             return;
         };
         let (pid, incarnation, class) = (lane.pid(), lane.incarnation, lane.class);
-        let healthy = works(lane) && !matches!(lane.doom, Some(Doom::Silent(_)));
+        // A worker that has started a task, or had none, is no failed start, whatever became of it.
+        let joined = lane.state != LaneState::Starting;
+        let healthy = (works(lane) || joined && (lane.load() == 0 || lane.has_started_any()))
+            && !matches!(lane.doom, Some(Doom::Silent(_)));
+        let fruitless = lane.completed == 0;
         let exit = verdict.exit;
         match verdict.headline(lane.worker, pid) {
             Some(line) => log::error!("{line}"),
@@ -365,12 +376,14 @@ impl Supervisor {
             .log_crash(&stats::crash_record(lane, verdict));
         let (trouble, doom) = (lane.trouble.take(), lane.doom);
         let slot = &mut self.slots[worker];
-        if healthy {
+        // Also one that dies of each first task is not replaced as fast as the machine can.
+        let most = if healthy { TICK * 10 } else { MAX_BACKOFF };
+        if healthy && !fruitless {
             (slot.failures, slot.not_before) = (0, None);
         } else {
             slot.failures = slot.failures.saturating_add(1);
             let delay = BACKOFF * 2_u32.pow((slot.failures - 1).min(10));
-            slot.not_before = Some(Instant::now() + delay.min(MAX_BACKOFF));
+            slot.not_before = Some(Instant::now() + delay.min(most));
         }
         core.totals.died += 1;
         if !healthy {
@@ -532,11 +545,21 @@ impl Supervisor {
         }
         let busy = core.unfinished() > 0
             || core.kill_after.is_some()
-            || core.lanes().any(|lane| lane.state != LaneState::Ready)
-            || (!core.degraded && core.is_short_of_workers());
+            || core.lanes().any(|lane| lane.state != LaneState::Ready);
         if busy {
             self.idle_ticks = 0;
             return self.next_late.unwrap_or(TICK).min(TICK);
+        }
+        if !core.degraded && core.is_short_of_workers() {
+            // Nothing to do but to try again, when the delay after a failed start is over.
+            self.idle_ticks = 0;
+            core.blocked.supervisor_idle = true;
+            let slots = self.slots.iter().filter_map(|slot| slot.not_before);
+            let tries = slots.chain([self.zygote.not_before()]);
+            let waits = tries
+                .filter(|&at| at > now)
+                .map(|at| at.duration_since(now));
+            return waits.min().unwrap_or(TICK).max(TICK);
         }
         self.idle_ticks += 1;
         if self.idle_ticks < IDLE_TICKS {
@@ -564,6 +587,39 @@ impl Supervisor {
             );
         }
     }
+}
+
+/// After a panic of the supervisor (a bug of ours, or a logger that panics): without it no death would
+/// be noticed. Every worker is killed and its tasks are settled, what waits ends, and so does what is
+/// submitted from now on.
+fn give_up_engine(shared: &Shared) {
+    const WHY: &str = "the engine's supervisor thread panicked";
+    let mut core = shared.lock();
+    core.degraded = true;
+    for class in &mut core.classes {
+        class.broken = Some(WHY.to_owned());
+    }
+    for lane in core.lanes_mut() {
+        lane.kill();
+    }
+    for worker in 0..core.lanes.len() {
+        let Some(lane) = &core.lanes[worker] else {
+            continue;
+        };
+        shared.bells.remove(&lane.event);
+        if let Some(process) = &lane.process
+            && !process.wait_end(ZYGOTE_GRACE)
+        {
+            continue; // it sits in the kernel, and may still read what its tasks were given
+        }
+        core.bury(worker, &Verdict::unreported(Exit::Unknown));
+    }
+    core.pump_all();
+    core.start_failure
+        .get_or_insert_with(|| Error::Internal(WHY.to_owned()));
+    shared.wake_blocked(&mut core);
+    shared.notify(&mut core);
+    shared.control.remove_name();
 }
 
 fn find(core: &mut Core, incarnation: u64) -> Option<&mut Lane> {

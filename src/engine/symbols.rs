@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,7 @@ use addr2line::Loader;
 
 use crate::engine::modules::{Modules, Segments};
 use crate::shm::crash::CrashFacts;
+use crate::sys::memfd;
 
 /// Crashes that may wait to be looked at; further ones go without names.
 const WAITING: usize = 64;
@@ -157,27 +160,45 @@ fn trace(
     trace
 }
 
+/// Larger files are not read.
+const LARGEST: u64 = 1 << 30;
+
 /// What is known of one file.
 struct Image {
     loader: Option<Loader>,
     segments: Segments,
 }
 
+/// A private copy of a regular file. The loader maps what it reads, and a file that somebody
+/// truncates meanwhile (a worker, or whoever installs a new version) would be SIGBUS.
+fn copy_of(path: &Path) -> Option<File> {
+    // Opening anything but a regular file may have effects, or never end.
+    let size = std::fs::metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_file)?
+        .len();
+    let file = File::open(path).ok()?;
+    if size == 0 || size > LARGEST {
+        return None;
+    }
+    let copy = memfd::create("miniflow-symbols", size).ok()?;
+    memfd::commit(copy.as_fd(), 0, size).ok()?;
+    let mut copy = File::from(copy);
+    std::io::copy(&mut file.take(size), &mut copy).ok()?;
+    Some(copy)
+}
+
 impl Image {
     fn open(path: &Path) -> Self {
-        // Opening anything but a regular file may have effects, or never end.
-        let file = std::fs::metadata(path)
-            .ok()
-            .filter(std::fs::Metadata::is_file)
-            .and_then(|_| File::open(path).ok());
-        let Some(file) = file else {
+        let Some(file) = copy_of(path) else {
             return Self {
                 loader: None,
                 segments: Segments::default(),
             };
         };
+        let copy = format!("/proc/self/fd/{}", file.as_raw_fd());
         Self {
-            loader: Loader::new(path)
+            loader: Loader::new(copy)
                 .inspect_err(|e| log::warn!("{}: {e}", path.display()))
                 .ok(),
             segments: Segments::read(&file),

@@ -163,7 +163,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         // and by the recorder's own stores.
         match REPORTER.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => report(installed.recorder, signal, info, thread, context),
-            Err(reporter) if reporter == thread => again(installed, thread),
+            Err(reporter) if reporter == thread => again(installed, thread, signal),
             Err(_) => wait_for_the_report(),
         }
     }
@@ -237,7 +237,7 @@ fn trace(recorder: &dyn Recorder, pc: u64, context: &mut libc::ucontext_t) {
 }
 
 /// The thread that reports, or has reported, is here again.
-fn again(installed: &Installed, thread: u32) {
+fn again(installed: &Installed, thread: u32, signal: c_int) {
     // Acquire: pairs with the Release store in `report`.
     let done = DONE.load(Ordering::Acquire);
     let first = SIGNAL.load(Ordering::Relaxed); // Relaxed: this thread stored it.
@@ -248,9 +248,11 @@ fn again(installed: &Installed, thread: u32) {
         action(first, Some(installed.previous.of(first)));
         unblock(first);
         send(first);
-    } else if TASK.load(Ordering::Relaxed) == installed.recorder.task_of(thread) {
-        // Relaxed: as above. A handler of the host's was given the first signal, and gives up by
-        // another: the standard library's aborts after a stack overflow.
+    } else if signal == libc::SIGABRT
+        && TASK.load(Ordering::Relaxed) == installed.recorder.task_of(thread)
+    {
+        // Relaxed: as above. A handler of the host's was given the first signal, and gives up by an
+        // abort, as the standard library's does after a stack overflow.
         die_of(first);
     }
     // Else it was given the first signal and knew what to do, and this is another matter.

@@ -9,6 +9,8 @@ use crate::sys::event::Event;
 
 /// Where the signal handler writes; -1 before there is a place.
 static BELL: AtomicI32 = AtomicI32::new(-1);
+/// Whose signals it is about: a process that a handler forks inherits all of this.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 
 /// Readable once this process got a SIGTERM.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ impl Termination {
         if old.sa_sigaction != libc::SIG_DFL {
             return Ok(Self(event)); // never readable
         }
+        // SAFETY: no preconditions.
+        OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed); // Relaxed: published by `BELL`.
         // Release: pairs with the Acquire load in `on_term`.
         BELL.store(event.as_fd().as_raw_fd(), Ordering::Release);
         // SAFETY: as above.
@@ -49,10 +53,26 @@ impl AsFd for Termination {
     }
 }
 
-/// Rings the bell: write(2) is async-signal-safe (signal-safety(7)).
+/// Rings the bell, in the process that it belongs to; another ends, as if it had never heard of this.
+/// All that is called here is async-signal-safe (signal-safety(7)).
 extern "C" fn on_term(_: libc::c_int) {
     // Acquire: pairs with the Release store in `notice`.
     let bell = BELL.load(Ordering::Acquire);
+    // SAFETY: no preconditions.
+    let process = unsafe { libc::getpid() };
+    if OWNER.load(Ordering::Relaxed) != process {
+        // Relaxed: ordered after the load of `BELL`.
+        // SAFETY: the default action is no handler of anybody's.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+        // SAFETY: this process; the signal is delivered when the handler returns.
+        let sent = unsafe { libc::kill(process, libc::SIGTERM) };
+        if sent != 0 {
+            // A sandboxed worker's child may send no signals. 128 + 15 is what shells say.
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(128 + libc::SIGTERM) };
+        }
+        return;
+    }
     let one = 1_u64;
     // SAFETY: the place of the thread that was interrupted.
     let errno = unsafe { libc::__errno_location() };

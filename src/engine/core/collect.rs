@@ -179,6 +179,7 @@ impl Core {
             suspects: &mut lane.suspects,
             may_retry: self.phase < Phase::Cancelling,
             returned: Vec::new(),
+            handed_back: false,
             sum_ns: 0,
             count: 0,
             failed: 0,
@@ -190,7 +191,7 @@ impl Core {
             &mut settle,
         );
         // Unasked: what a program does that is about to leave, so that is how it is treated.
-        let leaves = !settle.returned.is_empty() && !lane.asked_back;
+        let leaves = settle.handed_back && !lane.asked_back;
         if !settle.returned.is_empty() {
             settle.send_back();
         }
@@ -232,6 +233,8 @@ struct Settle<'a> {
     may_retry: bool,
     /// Tasks that were handed back unstarted, or failed and are to be started again.
     returned: Vec<u32>,
+    /// There was one of the first kind among them.
+    handed_back: bool,
     sum_ns: u64,
     count: u32,
     failed: u32,
@@ -248,20 +251,23 @@ impl Settle<'_> {
                 return self.suspects.push(index); // user code may have run
             }
             self.totals.returned += 1;
+            self.handed_back = true;
             return self.returned.push(index);
         }
         let Some(data) = self.data(cell, &ending) else {
             return self.suspects.push(index);
         };
-        if ending.kind == Kind::Failed && self.table.get(index).limits.retry_failed {
-            // What it replied is let go here; the payload stays.
-            if self.is_retried(index) {
-                return self.returned.push(index);
-            }
-        }
         let entry = self.table.get_mut(index);
         let (start, end) = self.times.plausible(entry.submitted, &ending);
         let run_ns = self.clock.ns(end.saturating_sub(start));
+        self.sum_ns = self.sum_ns.saturating_add(run_ns);
+        self.count += 1;
+        self.failed += u32::from(ending.kind == Kind::Failed);
+        if ending.kind == Kind::Failed && entry.limits.retry_failed && self.is_retried(index) {
+            // What it replied is let go here; the payload stays.
+            return self.returned.push(index);
+        }
+        let entry = self.table.get_mut(index);
         let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
             Kind::Failed => Outcome::Failed,
@@ -285,9 +291,6 @@ impl Settle<'_> {
         if let Payload::Arena { block, .. } = entry.payload {
             self.payloads.free(block);
         }
-        self.sum_ns = self.sum_ns.saturating_add(run_ns);
-        self.count += 1;
-        self.failed += u32::from(outcome == Outcome::Failed);
         self.totals.by_outcome[outcome as usize] += 1;
         if !entry.awaited && sink.has_room() {
             self.table.remove(index);
@@ -329,8 +332,6 @@ impl Settle<'_> {
             // It may have failed because it was late; the next attempt has all its time.
             entry.charge = Charge::None;
             self.totals.retried += 1;
-            self.count += 1;
-            self.failed += 1;
         }
         retried
     }

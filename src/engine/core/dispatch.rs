@@ -95,16 +95,16 @@ impl Core {
 
     /// Hands out what waits in the central queue, as far as there are credits.
     pub(crate) fn pump(&mut self, class: Class) {
-        let state = &self.classes[class.index()];
-        if !state.alone.is_empty() || state.reserved.is_some() {
-            self.pump_alone(class);
-        }
         if self.phase >= Phase::Cancelling {
             while let Some(index) = self.pop_waiting(class) {
                 self.end(index, Outcome::Cancelled, 0, String::new());
             }
         } else {
             self.give_up(class);
+        }
+        let state = &self.classes[class.index()];
+        if !state.alone.is_empty() || state.reserved.is_some() {
+            self.pump_alone(class);
         }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {

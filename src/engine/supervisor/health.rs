@@ -12,6 +12,8 @@ use crate::sys::process::{self, Health};
 
 /// How often a worker's size is asked for.
 const RSS_EVERY: Duration = Duration::from_secs(1);
+/// Deadlines are not kept more exactly than this.
+const FINEST: Duration = Duration::from_millis(1);
 /// A supervisor that was away so long (the host itself was stopped) judges nobody by that time.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -34,7 +36,8 @@ impl Supervisor {
     /// Ends the worker if a task on it runs beyond its limits.
     fn enforce_limits(&mut self, core: &mut Core, worker: usize) {
         let overrun = core.find_overrun(worker);
-        self.next_late = [self.next_late, overrun.next].into_iter().flatten().min();
+        let next = overrun.next.map(|next| next.max(FINEST));
+        self.next_late = [self.next_late, next].into_iter().flatten().min();
         if overrun.tasks.is_empty() {
             return;
         }

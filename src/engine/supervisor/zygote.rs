@@ -4,16 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BACKOFF, HEALTHY, Source, Supervisor};
+use super::{BACKOFF, HEALTHY, MAX_BACKOFF, Source, Supervisor};
 use crate::config::Config;
 use crate::engine::core::{Core, Phase};
 use crate::engine::crash::Verdict;
-use crate::engine::shared::Shared;
+use crate::engine::shared::{Locked, Shared};
 use crate::error::{Error, Result};
 use crate::sys::event::EpollSet;
 use crate::sys::fork::FileIdentity;
 use crate::sys::process::Exit;
 use crate::sys::socket::Socket;
+use crate::task::Class;
 use crate::worker::zygote::{self, ZygoteLink};
 
 /// After so many zygotes that did not live, there is no further try.
@@ -22,8 +23,13 @@ const TRIES: u32 = 5;
 /// The zygote, or the intention to start another.
 pub(super) struct Helper {
     link: Option<ZygoteLink>,
+    /// In a degraded engine: one that starts no workers, but removes the name if the host dies.
+    janitor: Option<ZygoteLink>,
     since: Instant,
+    /// Zygotes in a row that died young.
     failures: u32,
+    /// Starts in a row that the system refused.
+    refusals: u32,
     not_before: Instant,
     /// What the inherited descriptors were at the start: their numbers may mean others now.
     inherited: Vec<Option<FileIdentity>>,
@@ -34,22 +40,21 @@ impl Helper {
     pub(super) fn adopt(link: ZygoteLink, shared: &Shared, sources: &EpollSet) -> Result<Self> {
         let mut helper = Self {
             link: None,
+            janitor: None,
             since: Instant::now(),
             failures: 0,
+            refusals: 0,
             not_before: Instant::now(),
             inherited: inherited(&shared.config),
         };
-        helper.install(link, shared, sources)?;
+        helper.install(link, sources)?;
         Ok(helper)
     }
 
     /// Listens to a zygote from now on.
-    fn install(&mut self, link: ZygoteLink, shared: &Shared, sources: &EpollSet) -> Result<()> {
+    fn install(&mut self, link: ZygoteLink, sources: &EpollSet) -> Result<()> {
         sources.add(&link.socket, Source::Zygote.key())?;
         sources.add(&link.process, Source::ZygoteDeath.key())?;
-        if let Some(name) = shared.control.os_name() {
-            link.entrust(name)?;
-        }
         self.link = Some(link);
         self.since = Instant::now();
         Ok(())
@@ -64,6 +69,11 @@ impl Helper {
         if let Some(link) = &self.link {
             link.process.resume();
         }
+    }
+
+    /// When another is started, at the earliest, if one is missing.
+    pub(super) fn not_before(&self) -> Instant {
+        self.not_before
     }
 
     pub(super) fn kill(&self) {
@@ -90,6 +100,7 @@ impl Supervisor {
         let Some(link) = self.zygote.link.take() else {
             return;
         };
+        link.process.kill(); // it may have closed its socket only; nobody shall wait for it long
         self.sources.remove(&link.socket);
         self.sources.remove(&link.process);
         let exit = link.process.reap();
@@ -125,39 +136,68 @@ impl Supervisor {
     }
 
     fn zygote_delay(&self) -> Duration {
-        match self.zygote.failures {
+        match self.zygote.failures.max(self.zygote.refusals) {
             0 => Duration::ZERO,
-            n => BACKOFF * 2_u32.pow(n.min(8)),
+            n => (BACKOFF * 2_u32.pow(n.min(10))).min(MAX_BACKOFF),
         }
     }
 
-    fn degrade(&self, core: &mut Core, why: &str) {
+    fn degrade(&mut self, core: &mut Core, why: &str) {
         core.degraded = true;
         log::error!("{why}: no worker can be started any more");
+        if self.shared.control.os_name().is_some() {
+            self.zygote.janitor = self
+                .start_zygote()
+                .inspect_err(|e| log::warn!("nobody will remove the name if the host dies: {e}"))
+                .ok();
+        }
     }
 
-    /// Starts another zygote in the place of a dead one.
-    pub(super) fn revive_zygote(&mut self, core: &mut Core) {
+    /// Forks a zygote of this engine that knows its name.
+    fn start_zygote(&self) -> Result<ZygoteLink> {
+        let config = &self.shared.config;
+        let role = config
+            .role
+            .as_ref()
+            .ok_or_else(|| Error::Internal("no role".into()))?;
+        let link = zygote::start(role, &config.inherit, &config.sandbox)?;
+        if let Some(name) = self.shared.control.os_name() {
+            link.entrust(name)?;
+        }
+        Ok(link)
+    }
+
+    /// Starts another zygote in the place of a dead one. Lets the lock go meanwhile: forking a large
+    /// host takes a while.
+    pub(super) fn revive_zygote<'a>(
+        &mut self,
+        shared: &'a Shared,
+        mut core: Locked<'a>,
+    ) -> Locked<'a> {
         let gone = self.zygote.link.is_none() && !core.degraded;
         if !gone || core.phase >= Phase::Cancelling || Instant::now() < self.zygote.not_before {
-            return;
+            return core;
         }
         if !self.zygote.can_be_replaced(&self.shared.config) {
-            self.degrade(core, "no other zygote can be started");
+            self.degrade(&mut core, "no other zygote can be started");
             core.pump_all();
-            return;
+            return core;
         }
-        let config = &self.shared.config;
-        let started = match &config.role {
-            Some(role) => zygote::start(role, &config.inherit, &config.sandbox),
-            None => Err(Error::Internal("no role".into())),
-        };
-        let installed =
-            started.and_then(|link| self.zygote.install(link, &self.shared, &self.sources));
-        if let Err(e) = installed {
-            log::error!("the zygote cannot be started again: {e}");
-            self.zygote.failures += 1;
-            self.zygote.not_before = Instant::now() + self.zygote_delay();
+        drop(core);
+        let started = self.start_zygote();
+        core = shared.lock();
+        let installed = started.and_then(|link| self.zygote.install(link, &self.sources));
+        match installed {
+            Ok(()) => self.zygote.refusals = 0,
+            Err(e) => {
+                log::error!("the zygote cannot be started again: {e}");
+                self.zygote.refusals += 1;
+                self.zygote.not_before = Instant::now() + self.zygote_delay();
+                for class in Class::ALL {
+                    self.note_bad_start(&mut core, class, e.to_string(), false);
+                }
+            }
         }
+        core
     }
 }

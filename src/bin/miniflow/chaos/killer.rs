@@ -136,9 +136,9 @@ impl<'a> Killer<'a> {
 
     fn strike(&mut self) {
         let mut rows = self.engine.workers();
-        // One that has done nothing yet is spared, mostly: the engine takes it for one that fails at
-        // its start, and waits before it starts another.
-        let any = self.random.chance(20);
+        // One that has done nothing yet is spared half of the time: the engine waits a little before
+        // it replaces such a one, and then there is less to be killed.
+        let any = self.random.chance(50);
         rows.retain(|row| {
             row.pid != 0
                 && (any || row.state == WorkerState::Ready && row.completed > 0)
