@@ -505,3 +505,38 @@ fn a_thread_with_several_tasks_in_hand_convicts_none_of_them() {
         assert!(crash.text().contains(part), "{}", crash.text());
     }
 }
+
+extern "C" fn repair(_: c_int) {}
+
+#[test]
+fn a_host_that_knows_what_to_do_about_its_signals_may_meet_several() {
+    let _watchdog = watchdog_alone(60);
+    let handler: extern "C" fn(c_int) = repair;
+    for signal in [libc::SIGSEGV, libc::SIGFPE] {
+        // SAFETY: all zeros is a valid `sigaction`.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as usize;
+        // SAFETY: the handler does nothing; the old action is not asked for.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+    let engine = cpu_only(1, 1)
+        .handler(|task| {
+            for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGSEGV] {
+                // SAFETY: somebody knows what to do about it.
+                unsafe { libc::raise(signal) };
+            }
+            Ok(task.reply(b"still here")?)
+        })
+        .start()
+        .unwrap();
+    for _ in 0..2 {
+        let id = engine.submit(b"").unwrap();
+        let done = engine.wait(id, Some(Duration::from_secs(20))).unwrap();
+        assert!(done.is_completed(), "{}", done.text());
+    }
+    assert_eq!(engine.stats().died, 0);
+    for signal in [libc::SIGSEGV, libc::SIGFPE] {
+        // SAFETY: the default action.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}

@@ -303,6 +303,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_is_truncated_while_it_is_read_does_no_harm() {
+        let name = format!("miniflow-test-symbols-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+        let image = Image::open(&path);
+        let places = [0, 4096, 1 << 20, 3 << 20, u64::MAX];
+        let before: Vec<_> = places.map(|place| image.functions(&path, place)).into();
+        let image = Image::open(&path); // nothing of it is known yet
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(0))
+            .unwrap();
+        let after: Vec<_> = places.map(|place| image.functions(&path, place)).into();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(before, after);
+        assert!(Image::open(Path::new("/dev/zero")).loader.is_none());
+    }
+
+    #[test]
     fn a_place_is_outside_the_runtime() {
         let program = Path::new("/bin/program");
         for name in [
