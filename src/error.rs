@@ -110,7 +110,7 @@ fn remedy(call: &str, source: &io::Error) -> &'static str {
         (Some(libc::EMFILE), _) => "; raise RLIMIT_NOFILE (ulimit -n)",
         (Some(libc::ENFILE), _) => "; raise fs.file-max (sysctl)",
         (Some(libc::EAGAIN), "fork") => "; raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max",
-        (Some(libc::EAGAIN), "pthread_create") => {
+        (Some(libc::EAGAIN), "pthread_create" | "mmap or pthread_create") => {
             "; raise RLIMIT_NPROC (ulimit -u), the cgroup's pids.max, or RLIMIT_AS (ulimit -v)"
         }
         (Some(libc::ENOMEM), "mmap") => "; raise RLIMIT_AS (ulimit -v) or lower the arenas",
