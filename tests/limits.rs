@@ -16,6 +16,8 @@ use miniflow::{Completion, Engine, Outcome, SubmitOptions, TaskId, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SHORT: Duration = Duration::from_millis(40);
+/// Longer than a task that does nothing takes on any machine.
+const LONG: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_millis(20);
 
 /// Board words.
@@ -389,9 +391,9 @@ fn a_deadline_counts_from_the_start_not_from_the_submit() {
     let engine = cpu_only(1, 1).handler(scripted(board)).start().unwrap();
     let first = submit(&engine, "gate", 1, SubmitOptions::new());
     let waiting: Vec<TaskId> = (0..5)
-        .map(|_| submit(&engine, "", 2, SubmitOptions::new().deadline(SHORT)))
+        .map(|_| submit(&engine, "", 2, SubmitOptions::new().deadline(LONG)))
         .collect();
-    std::thread::sleep(SHORT * 3);
+    std::thread::sleep(LONG * 2);
     board.set(GATE, 1);
     assert!(wait(&engine, first).is_completed());
     for id in waiting {
@@ -431,7 +433,8 @@ fn a_late_task_is_started_again_only_if_it_asks_for_it() {
     let twice = SubmitOptions::new().deadline(SHORT).max_attempts(2);
     let id = submit(&engine, "spin", 1, twice);
     assert_end(&wait(&engine, id), Outcome::TimedOut, 1);
-    let id = submit(&engine, "spin once", 2, twice.retry_timed_out(true));
+    let asked = twice.deadline(LONG).retry_timed_out(true);
+    let id = submit(&engine, "spin once", 2, asked);
     assert_end(&wait(&engine, id), Outcome::Completed, 2);
     assert_eq!(board.get(STARTS + 2), 2);
 }
@@ -560,7 +563,7 @@ fn a_worker_under_a_debugger_is_left_alone() {
         .start()
         .unwrap();
     let pid = worker(&engine, 0).pid;
-    let id = submit(&engine, "gate", 1, SubmitOptions::new().deadline(SHORT * 5));
+    let id = submit(&engine, "gate", 1, SubmitOptions::new().deadline(LONG * 2));
     until("it runs", || board.get(STARTS + 1) == 1);
     let tracee = pid.cast_signed();
     let null = std::ptr::null_mut::<libc::c_void>();
@@ -573,7 +576,7 @@ fn a_worker_under_a_debugger_is_left_alone() {
     until("it is stopped by the debugger", || {
         common::Proc::read(pid).is_some_and(|p| p.state == 't')
     });
-    std::thread::sleep(SHORT * 10); // far beyond the deadline and the grace for stopped ones
+    std::thread::sleep(LONG * 3); // far beyond the deadline and the grace for stopped ones
     assert!(common::is_alive(pid));
     assert_eq!(engine.stats().killed, 0);
     board.set(GATE, 1);
