@@ -74,7 +74,7 @@ impl Supervisor {
         if watched.is_err() || lane.killed {
             lane.kill(); // for the second time, if it was dismissed before it was there
         }
-        let greeted = lane.greeted;
+        let greeted = lane.greeted && lane.state == LaneState::Starting;
         core.totals.spawned = spawned;
         if greeted {
             self.welcome(core, incarnation);
@@ -146,7 +146,10 @@ impl Supervisor {
                 {
                     needs.note(len);
                 }
-                Incoming::Message(FromWorker::Leaving, _) if state != LaneState::Starting => {
+                // A program may join and leave before its zygote has told of it.
+                Incoming::Message(FromWorker::Leaving, _)
+                    if state != LaneState::Starting || lane.greeted =>
+                {
                     if state != LaneState::Leaving {
                         // Gets no more, and `stop_grace` to end, from the first word of it on.
                         let worker = lane.worker;
