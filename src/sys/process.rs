@@ -189,7 +189,7 @@ pub(crate) fn health(pid: u32) -> Option<Health> {
 pub(crate) fn resident(pid: u32) -> Option<u64> {
     let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    Some(pages * page_size() as u64)
 }
 
 /// The name of a signal, such as `SIGSEGV`.
@@ -216,6 +216,14 @@ pub(crate) fn signal_name(signal: i32) -> String {
         other => return format!("signal {other}"),
     };
     name.to_owned()
+}
+
+/// Bytes of a page. From libc, not rustix, which finds the kernel's vDSO by itself and fails under
+/// valgrind.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// CPUs that this process may run on.

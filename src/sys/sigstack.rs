@@ -27,7 +27,7 @@ impl SignalStack {
         {
             return None;
         }
-        let guard = rustix::param::page_size();
+        let guard = crate::sys::process::page_size();
         let len = SIZE + guard;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
