@@ -467,14 +467,23 @@ mod machine {
         let Peek::Word(caller) = peek(registers[STACK].cast_unsigned()) else {
             return None;
         };
-        registers[PC] = caller.cast_signed();
-        registers[STACK] = registers[STACK].wrapping_add(8);
+        let stack = registers[STACK].wrapping_add(8);
+        set(context, [caller.cast_signed(), stack]);
         Some(before)
     }
 
-    pub(super) fn put_back(context: &mut libc::ucontext_t, [pc, stack]: Before) {
-        context.uc_mcontext.gregs[PC] = pc;
-        context.uc_mcontext.gregs[STACK] = stack;
+    /// Volatile: the unwinder reads the registers where the kernel put them, which the compiler
+    /// cannot know, and what is put back later would be all that it stores.
+    fn set(context: &mut libc::ucontext_t, [pc, stack]: Before) {
+        let registers = &mut context.uc_mcontext.gregs;
+        // SAFETY: a place of its own.
+        unsafe { (&raw mut registers[PC]).write_volatile(pc) };
+        // SAFETY: as above.
+        unsafe { (&raw mut registers[STACK]).write_volatile(stack) };
+    }
+
+    pub(super) fn put_back(context: &mut libc::ucontext_t, before: Before) {
+        set(context, before);
     }
 }
 
@@ -493,12 +502,16 @@ mod machine {
     /// Makes the context that of the caller, if the call has just been made; its return address is
     /// in the link register.
     pub(super) fn take_back_call(context: &mut libc::ucontext_t) -> Option<Before> {
-        let machine = &mut context.uc_mcontext;
-        Some(std::mem::replace(&mut machine.pc, machine.regs[LINK]))
+        let (before, caller) = (context.uc_mcontext.pc, context.uc_mcontext.regs[LINK]);
+        put_back(context, caller);
+        Some(before)
     }
 
+    /// Volatile: the unwinder reads the registers where the kernel put them, which the compiler
+    /// cannot know, and what is put back later would be all that it stores.
     pub(super) fn put_back(context: &mut libc::ucontext_t, pc: Before) {
-        context.uc_mcontext.pc = pc;
+        // SAFETY: a place of its own.
+        unsafe { (&raw mut context.uc_mcontext.pc).write_volatile(pc) };
     }
 }
 
