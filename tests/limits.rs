@@ -600,7 +600,10 @@ fn a_program_that_falls_asleep() {
     };
     let worker = miniflow::worker::Worker::join().unwrap();
     for _ in 0..tasks.parse().unwrap() {
-        worker.next(None).unwrap().finish(Ok(()));
+        match worker.next(None) {
+            Ok(assigned) => assigned.finish(Ok(())),
+            Err(_) => return, // the engine stops
+        }
     }
     std::thread::sleep(Duration::from_secs(1000));
 }
@@ -669,7 +672,7 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
         .recycle_rss(100 << 20)
         .handler(|task| {
             if task.payload() == b"grow" {
-                vec![1_u8; 200 << 20].leak();
+                std::hint::black_box(vec![1_u8; 200 << 20].leak());
             }
             Ok(())
         })
@@ -684,7 +687,9 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
         engine.workers().iter().all(|row| row.pid != pid)
     });
     let stats = engine.stats();
-    assert_eq!((stats.recycled, stats.died, stats.crashed), (1, 0, 0));
+    // More than once if the host itself is large: what a worker shares with it counts.
+    assert!(stats.recycled >= 1);
+    assert_eq!((stats.died, stats.crashed), (0, 0));
 }
 
 #[test]

@@ -11,9 +11,12 @@ mod common;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Proc, collect, cpu_only, is_alive, kill, until, watchdog, worker, zygote_of};
+use common::{
+    Proc, collect, cpu_only, is_alive, kill, until, watchdog, watchdog_alone, worker, zygote_of,
+};
 use miniflow::{Builder, Completion, Engine, Outcome, TaskId};
 
 /// Not a test by itself: a worker program that echoes.
@@ -130,7 +133,9 @@ struct Copy(PathBuf);
 
 impl Copy {
     fn new() -> Self {
-        let name = format!("miniflow-test-{}", std::process::id());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("miniflow-test-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
         Self(path)
@@ -150,7 +155,8 @@ impl Drop for Copy {
 
 #[test]
 fn tasks_of_a_class_whose_program_is_gone_fail_with_the_reason_until_it_is_back() {
-    let _watchdog = watchdog(60);
+    // Alone: a program that a forked child has open for writing, for a moment, cannot be executed.
+    let _watchdog = watchdog_alone(60);
     let copy = Copy::new();
     let engine = cpu_only(1, 1)
         .program([copy.0.to_str().unwrap(), "--exact", "a_program_that_echoes"])
@@ -176,7 +182,8 @@ fn tasks_of_a_class_whose_program_is_gone_fail_with_the_reason_until_it_is_back(
 
 #[test]
 fn tasks_of_a_class_whose_workers_die_at_their_start_fail_with_the_reason() {
-    let _watchdog = watchdog(60);
+    // Alone: a program that a forked child has open for writing, for a moment, cannot be executed.
+    let _watchdog = watchdog_alone(60);
     let copy = Copy::new();
     std::fs::write(
         &copy.0,
