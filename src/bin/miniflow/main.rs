@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod error;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -30,9 +31,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => finish("bench", bench::run(&args)),
         Command::Chaos(args) => match chaos::run(&args) {
-            Ok(verdict) if verdict.clean => finish::<chaos::Error>("chaos", Ok(verdict.text)),
+            Ok(verdict) if verdict.clean => finish::<error::Error>("chaos", Ok(verdict.text)),
             Ok(verdict) => {
-                let _ = finish::<chaos::Error>("chaos", Ok(verdict.text)); // failed in any case
+                let _ = finish::<error::Error>("chaos", Ok(verdict.text)); // failed in any case
                 ExitCode::FAILURE
             }
             Err(error) => complain("chaos", &error),

@@ -3,10 +3,10 @@
 use std::hint;
 use std::time::{Duration, Instant};
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How long the other side may be silent before a measurement gives up.
-pub(super) const WATCHDOG: Duration = Duration::from_secs(5);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// Spins between two looks at the watchdog: about a millisecond, so that its cost disappears.
 const SPINS_PER_LOOK: u32 = 1 << 14;

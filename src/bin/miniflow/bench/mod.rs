@@ -4,9 +4,8 @@
 //! that is compared is measured in short slices, one after the other, round after round, and the
 //! figure is the median of the quotients of the rounds.
 
-mod clock;
+pub(crate) mod clock;
 mod engine;
-mod error;
 mod host;
 mod metric;
 mod pin;
@@ -22,12 +21,11 @@ use std::time::Duration;
 
 use self::clock::Clock;
 use self::engine::EngineBench;
-use self::error::Error;
-pub(crate) use self::error::Result;
 use self::host::Host;
 use self::pin::Cpus;
 use self::raw::Raw;
 use self::report::Report;
+use crate::error::{Error, Result};
 
 /// Measure the engine beside the raw machine
 ///

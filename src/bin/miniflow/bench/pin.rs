@@ -9,7 +9,7 @@ use rustix::process::Pid;
 use rustix::thread::{self, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The number of a processor, as Linux counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What all threads of the process have used so far.
 pub(super) fn used_by(pid: u32) -> Result<Duration> {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::error::Result;
 use super::metric::{Comparison, Metric, Unit};
 use super::slice::{Outcome, Slice};
 use super::stats::{self, Percentiles, Times, median, percentile};
+use crate::error::Result;
 
 /// Fewer rounds than this do not make a median.
 const FEWEST: u32 = 5;

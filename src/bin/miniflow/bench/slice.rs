@@ -6,9 +6,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clock::{Clock, WATCHDOG, as_f64};
-use super::error::{Error, Result};
 use super::metric::Metric;
 use super::stats::{self, Times};
+use crate::error::{Error, Result};
 
 /// The share of a slice that only warms up: wakes the other side, fills caches and tables.
 pub(super) const WARM_UP: u32 = 10; // a tenth

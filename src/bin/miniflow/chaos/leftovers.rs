@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{getpid, set_child_subreaper};
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How long the kernel may take to let go of what was closed.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -2,7 +2,6 @@
 //! keeps its own account of every task.
 
 mod drive;
-mod error;
 mod fault;
 mod handler;
 mod killer;
@@ -25,13 +24,13 @@ use miniflow::{Class, Engine};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use self::drive::{MAX_TASKS, MAX_WORKERS, Run, Told};
-pub(crate) use self::error::{Error, Result};
 use self::killer::{Deaths, Kill, Killer};
 use self::ledger::{Ledger, Sabotage};
 use self::leftovers::Things;
 use self::random::Random;
 use self::report::{Findings, KillsBy, Report};
 use self::starts::StartLog;
+use crate::error::{Error, Result};
 
 /// Tasks of one run, at most; 16 bytes of the start log each, once it has started.
 const TASKS: usize = 1 << 26;

@@ -9,9 +9,9 @@ use miniflow::{Class, Engine, WorkerState};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::Serialize;
 
-use super::error::{Error, Result};
 use super::killer::{Kill, open_worker};
 use super::starts::{Birth, StartLog, now_ns};
+use crate::error::{Error, Result};
 
 /// How long everything may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Worker processes whose first task is remembered.
 const BIRTHS: usize = 1 << 20;

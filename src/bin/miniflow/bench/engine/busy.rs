@@ -9,9 +9,9 @@ use miniflow::{Completion, SubmitOptions};
 use super::MANY;
 use super::crew::{Crew, PATIENCE, check};
 use crate::bench::clock::Clock;
-use crate::bench::error::{Error, Result};
 use crate::bench::slice::{Outcome, WARM_UP};
 use crate::bench::stats;
+use crate::error::{Error, Result};
 
 /// The times of round trips, one per worker on its way at any time.
 pub(super) fn round_trips(crew: &Crew, clock: &Clock, length: Duration) -> Result<Outcome> {

@@ -8,8 +8,8 @@ use miniflow::{Builder, Class, Completion, Engine, TaskId};
 
 use super::handler;
 use crate::bench::clock::WATCHDOG;
-use crate::bench::error::{Error, Result};
 use crate::bench::pin::CpuSet;
+use crate::error::{Error, Result};
 
 /// An engine that runs the bench's handler.
 #[derive(Debug)]

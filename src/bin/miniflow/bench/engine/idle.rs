@@ -10,8 +10,8 @@ use miniflow::Engine;
 
 use super::MANY;
 use super::crew::Crew;
-use crate::bench::error::{Error, Result};
 use crate::bench::process_clock;
+use crate::error::{Error, Result};
 
 /// How long the engine is watched.
 const WATCHED: Duration = Duration::from_secs(2);

@@ -19,10 +19,10 @@ use miniflow::Engine;
 use self::crew::Crew;
 pub(super) use self::idle::percent as idle_cpu_percent;
 use super::clock::Clock;
-use super::error::Result;
 use super::metric::{Cores, Metric, Payload};
 use super::pin::{CpuSet, Cpus};
 use super::slice::{Outcome, Slice};
+use crate::error::Result;
 
 /// Workers of the engine that has more of them than there are cores.
 const MANY: u32 = 4;

@@ -11,8 +11,8 @@ use miniflow::{Completion, Submission};
 
 use super::crew::{Crew, PATIENCE, check};
 use crate::bench::clock::Clock;
-use crate::bench::error::{Error, Result};
 use crate::bench::slice::{Outcome, rate};
+use crate::error::{Error, Result};
 
 /// Tasks on their way where nothing else is said: as many as the raw ring has.
 pub(super) const IN_FLIGHT: u32 = 512;

@@ -9,9 +9,9 @@ use miniflow::SubmitOptions;
 use super::crew::Crew;
 use super::handler::{ADD_UP, NOTHING};
 use crate::bench::clock::Clock;
-use crate::bench::error::{Error, Result};
 use crate::bench::metric::Payload;
 use crate::bench::slice::{Outcome, latency};
+use crate::error::{Error, Result};
 
 /// The times of round trips with this payload, one after the other for `length`.
 pub(super) fn of(

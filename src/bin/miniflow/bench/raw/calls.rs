@@ -10,7 +10,7 @@ use std::sync::atomic::fence;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::thread::futex::{self, Flags};
 
-use crate::bench::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What travels through a pipe or a socket pair; no task descriptor is smaller.
 pub(super) type Message = [u8; 16];

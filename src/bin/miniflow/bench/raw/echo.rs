@@ -11,8 +11,8 @@ use super::calls::{Duplex, await_bell, ring_bell};
 use super::mem::{Mapping, Side, load_acquire};
 use super::ring::{BATCH, Receiver, Sender, Words};
 use crate::bench::clock::spin_until;
-use crate::bench::error::{Error, Result};
 use crate::bench::pin::Cpu;
+use crate::error::{Error, Result};
 
 /// Set in a turn, bell value or message that ends the echoing.
 pub(super) const LAST: u64 = 1 << 63;

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::bench::clock::WATCHDOG;
-use crate::bench::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How often the guard looks: seldom enough to disturb nothing.
 const LOOK: Duration = Duration::from_secs(1);

@@ -26,10 +26,10 @@ use self::mem::{Mapping, Memory, Side, load_acquire};
 use self::process::Child;
 use self::ring::{BATCH, Receiver, Sender, Words};
 use super::clock::{Clock, WATCHDOG, spin_until};
-use super::error::{Error, Result};
 use super::metric::{Cores, Metric};
 use super::pin::{Cpu, Cpus};
 use super::slice::{Outcome, Slice, latency, rate};
+use crate::error::{Error, Result};
 
 /// Descriptors on their way at once; the last is that of [`Metric::RING_RATE`].
 const IN_FLIGHT: [u32; 3] = [8, 64, 512];

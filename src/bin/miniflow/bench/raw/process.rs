@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use rustix::process::{WaitOptions, kill_process, waitpid};
 
-use crate::bench::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A running child; dropping it ends it.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What can keep a run from being made. (What a run finds is no error: it is the report.)
+//! What can keep a subcommand from its work.
 
 use std::fmt;
 use std::io;
@@ -12,18 +12,22 @@ pub(crate) enum Error {
         call: &'static str,
         source: io::Error,
     },
-    /// The engine refused something that it should grant.
+    /// The engine refused something.
     Engine {
         what: &'static str,
         source: miniflow::Error,
     },
-    /// A condition of the run does not hold; the text names it.
+    /// Nothing came back for as long as [`WATCHDOG`](crate::bench::clock::WATCHDOG).
+    Silent(&'static str),
+    /// Something came back that was not asked for.
+    Garbled(&'static str),
+    /// A condition of the work does not hold; the text names it.
     Unfit(String),
 }
 
 impl Error {
     /// For `map_err`: wraps the answer of the system call `call`.
-    pub(super) fn system<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn system<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System {
             call,
             source: source.into(),
@@ -31,7 +35,7 @@ impl Error {
     }
 
     /// For `map_err`: wraps the engine's answer to an attempt at `what`.
-    pub(super) fn engine(what: &'static str) -> impl FnOnce(miniflow::Error) -> Self {
+    pub(crate) fn engine(what: &'static str) -> impl FnOnce(miniflow::Error) -> Self {
         move |source| Self::Engine { what, source }
     }
 }
@@ -41,6 +45,12 @@ impl fmt::Display for Error {
         match self {
             Self::System { call, source } => write!(f, "{call}: {source}"),
             Self::Engine { what, source } => write!(f, "{what}: {source}"),
+            Self::Silent(what) => write!(
+                f,
+                "{what}: no answer from the other process within {} s",
+                crate::bench::clock::WATCHDOG.as_secs()
+            ),
+            Self::Garbled(what) => write!(f, "{what}: a wrong answer from the other process"),
             Self::Unfit(why) => f.write_str(why),
         }
     }
@@ -51,7 +61,7 @@ impl std::error::Error for Error {
         match self {
             Self::System { source, .. } => Some(source),
             Self::Engine { source, .. } => Some(source),
-            Self::Unfit(_) => None,
+            _ => None,
         }
     }
 }
