@@ -160,7 +160,10 @@ fn without_address_space_an_engine_does_not_start_and_says_why() {
     }
     let _watchdog = watchdog(60);
     let mut refused = 0;
-    for megabytes in [2, 8, 32, 128, 300, 340, 380] {
+    // The first start tests the kernel, with a thread: the standard library aborts the process if a
+    // new thread gets its stack and then no room for its signal stack.
+    assert_works(&cpu_only(1, 1).handler(echo).start().unwrap());
+    for megabytes in [32, 128, 200, 300, 320] {
         soft_limit(Resource::As, address_space() + (megabytes << 20));
         match cpu_only(1, 1).handler(echo).start() {
             Ok(_) => {}
@@ -171,7 +174,7 @@ fn without_address_space_an_engine_does_not_start_and_says_why() {
             }
         }
     }
-    assert!(refused >= 4, "{refused}");
+    assert!(refused >= 2, "{refused}");
     unlimit(Resource::As);
     assert_works(&cpu_only(1, 1).handler(echo).start().unwrap());
 }
