@@ -6,11 +6,13 @@
     reason = "a failure here fails the test"
 )]
 
-use std::io::Read;
-use std::process::{Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+mod common;
 
+use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
+
+use common::run_to_end;
 use serde_json::Value;
 
 /// The bench asks for a second, and takes some more to start engines and to watch an idle one.
@@ -18,31 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `miniflow bench` with these arguments; kills it and fails if it does not end.
 fn bench(args: &[&str]) -> (ExitStatus, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_miniflow"))
-        .arg("bench")
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
-    });
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap(); // the zygotes and the echo process go with it
-            child.wait().unwrap();
-            panic!("`miniflow bench` does not end within {PATIENCE:?}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    };
-    (status, reader.join().unwrap().unwrap())
+    let args = [&["bench"], args].concat();
+    run_to_end(env!("CARGO_BIN_EXE_miniflow"), &args, PATIENCE)
 }
 
 /// The number at `path`, a list of keys with dots in between.

@@ -5,11 +5,11 @@
     reason = "a failure here fails the test"
 )]
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+mod common;
 
+use std::time::Duration;
+
+use common::run_to_end;
 use serde_json::Value;
 
 /// Hundreds of kills a second; the rest is for a machine that is busy.
@@ -27,31 +27,9 @@ const ZEROS: [&str; 6] = [
 
 /// Runs `miniflow chaos` with these arguments; kills it and fails if it does not end.
 fn chaos(args: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_miniflow"))
-        .arg("chaos")
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
-    });
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap(); // its zygote takes the workers along
-            child.wait().unwrap();
-            panic!("`miniflow chaos` does not end within {PATIENCE:?}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    };
-    (status.code(), reader.join().unwrap().unwrap())
+    let args = [&["chaos"], args].concat();
+    let (status, text) = run_to_end(env!("CARGO_BIN_EXE_miniflow"), &args, PATIENCE);
+    (status.code(), text)
 }
 
 fn report(args: &[&str]) -> (Option<i32>, Value) {

@@ -13,32 +13,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Name, Proc, cpu_only, watchdog, watchdog_alone};
+use common::{Name, Proc, Random, cpu_only, watchdog, watchdog_alone};
 use miniflow::{Builder, Class, Engine, SubmitOptions};
 
 /// Tells this program to be a host, and which name its engine has. Its workers and its zygote have it
 /// in their environment, too: that is how they are found.
 const HOST: &str = "MINIFLOW_TEST_RANDOM_HOST";
 const SEED: &str = "MINIFLOW_TEST_SEED";
-
-/// A small generator (splitmix64): a run can be repeated by its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// Not a test by itself: a host that starts and stops engines, and loads, resizes and drains them,
 /// until it is killed.
@@ -151,8 +134,8 @@ fn nothing_is_left_of_a_host_that_is_killed_at_a_random_moment() {
     } else {
         25
     };
-    let begin = u64::from(std::process::id()) << 32 | Instant::now().elapsed().as_nanos() as u64;
-    let mut random = Random(begin);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut random = Random(now.as_nanos() as u64);
     let mut slowest = Duration::ZERO;
     for round in 0..rounds {
         let name = Name::unique();

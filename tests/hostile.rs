@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Board, bytes, cpu_only, until, watchdog, watchdog_alone};
+use common::{Board, Random, bytes, cpu_only, until, watchdog, watchdog_alone};
 use miniflow::worker::{Task, TaskResult};
 use miniflow::{Completion, Engine, Error, Outcome, TaskId, WorkerState};
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -71,17 +71,6 @@ const RESULT: usize = 13;
 const CREDITS: usize = 512;
 /// Where the results begin.
 const RESULTS: usize = 135_168 / 8;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
 
 /// The ways to write over a page. Those for which the host must find the worker out come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -556,9 +556,11 @@ impl Supervisor {
             core.blocked.supervisor_idle = true;
             let slots = self.slots.iter().filter_map(|slot| slot.not_before);
             let tries = slots.chain([self.zygote.not_before()]);
+            // Those that were over before are of workers that are there. One that has become due since
+            // then is tried in the next turn.
             let waits = tries
-                .filter(|&at| at > now)
-                .map(|at| at.duration_since(now));
+                .filter(|&at| at > self.looked_at)
+                .map(|at| at.saturating_duration_since(now));
             return waits.min().unwrap_or(TICK).max(TICK);
         }
         self.idle_ticks += 1;

@@ -9,8 +9,10 @@
 )]
 
 use std::fs;
+use std::io::Read;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -327,4 +329,55 @@ pub(crate) fn cpu_time(pid: u32) -> Duration {
     let rc = unsafe { libc::clock_gettime(clock, &raw mut time) };
     assert_eq!(rc, 0, "{pid} is gone");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+// ---- chance ----
+
+/// A small generator (splitmix64): what it gives follows from its seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+// ---- the command line ----
+
+/// Runs the `miniflow` at `program` with these arguments: its status and what it printed. Kills it
+/// and fails if it does not end in time; its zygotes take the workers along.
+#[track_caller]
+pub(crate) fn run_to_end(program: &str, args: &[&str], patience: Duration) -> (ExitStatus, String) {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("`miniflow {args:?}` does not end within {patience:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    (status, reader.join().unwrap().unwrap())
 }
