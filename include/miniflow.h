@@ -593,6 +593,26 @@ typedef struct mf_completion {
   uint64_t reserved[5];
 } mf_completion;
 
+/** A task in hand and everything about it. The caller sets size, mf_worker_take() the rest. */
+typedef struct mf_work {
+  /** The caller's sizeof(mf_work). */
+  uint32_t size;
+  /** 1 in the first start of the task, 2 in the second, and so on. */
+  uint32_t attempt;
+  /** The task in hand; NULL with every error. */
+  struct mf_task *task;
+  /** The payload, read-only, until the task ends; not NULL, also if it is empty. */
+  const void *payload;
+  /** Bytes at payload. */
+  size_t len;
+  /** mf_submit_opts.user_data. */
+  uint64_t user_data;
+  /** The id that submitting returned. */
+  struct mf_task_id id;
+  /** mf_submit_opts.label; zeros if none was given. */
+  uint8_t label[16];
+} mf_work;
+
 /** A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version. */
 typedef struct mf_zygote_request {
   /** The caller's sizeof(mf_zygote_request). */
@@ -1254,6 +1274,24 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * `task` is NULL or valid for a write.
  */
 int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
+
+/**
+ * mf_worker_next() that also tells everything about the task, for callers to whom each call is
+ * dear: what mf_task_payload(), mf_task_get_id(), mf_task_get_label(), mf_task_attempt() and
+ * mf_task_user_data() would.
+ *
+ * - `worker`: the joined lane.
+ * - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
+ *   it is unusable itself.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
+ * of mf_work has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `work` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_worker_take(struct mf_worker *worker, struct mf_work *work, int64_t timeout_ns);
 
 /**
  * How many tasks this program may hold at a time: mf_class_config.threads.

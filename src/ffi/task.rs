@@ -137,6 +137,26 @@ pub(crate) fn hold(assigned: Assigned<'static>) -> Result<*mut mf_task> {
     Ok(token)
 }
 
+/// Everything about a task in hand, for C.
+pub(crate) fn describe(task: *mut mf_task) -> Result<mf_work> {
+    // Only now: a short payload lies beside the task, where the task lies by now.
+    with(task, |in_hand| {
+        let payload = in_hand.payload();
+        Ok(mf_work {
+            size: 0, // set by `write_growable`
+            attempt: in_hand.attempt(),
+            task,
+            payload: payload.as_ptr().cast(),
+            len: payload.len(),
+            user_data: in_hand.user_data(),
+            id: mf_task_id {
+                bytes: *in_hand.id().as_bytes(),
+            },
+            label: in_hand.label().0,
+        })
+    })
+}
+
 #[cold]
 fn not_a_task(task: *const mf_task) -> Error {
     Error::invalid(if task.is_null() {

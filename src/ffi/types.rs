@@ -337,6 +337,28 @@ pub struct mf_task_info {
     pub progress_total: u64,
 }
 
+/// A task in hand and everything about it. The caller sets size, mf_worker_take() the rest.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_work {
+    /// The caller's sizeof(mf_work).
+    pub size: u32,
+    /// 1 in the first start of the task, 2 in the second, and so on.
+    pub attempt: u32,
+    /// The task in hand; NULL with every error.
+    pub task: *mut mf_task,
+    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    pub payload: *const c_void,
+    /// Bytes at payload.
+    pub len: usize,
+    /// mf_submit_opts.user_data.
+    pub user_data: u64,
+    /// The id that submitting returned.
+    pub id: mf_task_id,
+    /// mf_submit_opts.label; zeros if none was given.
+    pub label: [u8; 16],
+}
+
 /// A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

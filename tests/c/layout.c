@@ -76,6 +76,16 @@ AT(mf_task_info, elapsed_ns, 16);
 AT(mf_task_info, progress_done, 24);
 AT(mf_task_info, progress_total, 32);
 
+CHECK(sizeof(mf_work) >= 72);
+AT(mf_work, size, 0);
+AT(mf_work, attempt, 4);
+AT(mf_work, task, 8);
+AT(mf_work, payload, 16);
+AT(mf_work, len, 24);
+AT(mf_work, user_data, 32);
+AT(mf_work, id, 40);
+AT(mf_work, label, 56);
+
 CHECK(sizeof(mf_zygote_request) >= 16);
 AT(mf_zygote_request, size, 0);
 AT(mf_zygote_request, incarnation, 8);

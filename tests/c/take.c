@@ -1,0 +1,91 @@
+/* Description: this program as its own worker program, by the calls for runtimes to which each call
+ * is dear: tasks taken with everything about them, of both kinds of payload. */
+#include "test.h"
+
+#define TASKS 200
+
+/* What mf_worker_take() tells is what the single calls tell. */
+static void is_consistent(const mf_work *work) {
+  mf_task_id id;
+  uint8_t label[16];
+  size_t len = 1;
+  CHECK(work->size == sizeof *work);
+  CHECK(mf_task_payload(work->task, &len) == work->payload && len == work->len);
+  CHECK(work->payload != NULL);
+  IS(mf_task_attempt(work->task), work->attempt);
+  CHECK(mf_task_user_data(work->task) == work->user_data);
+  IS(mf_task_get_id(work->task, &id), MF_OK);
+  CHECK(memcmp(&id, &work->id, sizeof id) == 0);
+  IS(mf_task_get_label(work->task, label), MF_OK);
+  CHECK(memcmp(label, work->label, sizeof label) == 0);
+}
+
+static int is_clear(const mf_work *work) {
+  return work->task == NULL && work->payload == NULL && work->len == 0;
+}
+
+static int work(void) {
+  mf_worker *worker;
+  mf_work work, none;
+  int rc;
+
+  memset(&work, 0xee, sizeof work);
+  IS(mf_worker_take(NULL, NULL, 0), MF_E_INVALID);
+  work.size = 5;
+  IS(mf_worker_take(NULL, &work, 0), MF_E_INVALID);
+  CHECK(work.attempt == 0xeeeeeeee); /* nothing is written where nothing is known */
+  work.size = sizeof work;
+  IS(mf_worker_take(NULL, &work, 0), MF_E_INVALID);
+  CHECK(is_clear(&work) && work.size == sizeof work);
+
+  IS(mf_worker_join(&worker), MF_OK);
+  while ((rc = mf_worker_take(worker, &work, -1)) == MF_OK) {
+    is_consistent(&work);
+    none.size = sizeof none;
+    IS(mf_worker_take(worker, &none, -1), MF_E_WOULD_BLOCK); /* one is in hand */
+    CHECK(is_clear(&none));
+    IS(mf_task_reply(work.task, work.payload, work.len), MF_OK);
+    IS(mf_task_finish(work.task, 0), MF_OK);
+    CHECK(mf_task_payload(work.task, &work.len) == NULL);
+  }
+  IS(rc, MF_E_CLOSED);
+  CHECK(is_clear(&work));
+  IS(mf_worker_leave(worker), MF_OK);
+  IS(mf_worker_take(worker, &work, -1), MF_E_INVALID);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  const char *worker_argv[3];
+  mf_config cfg = config(NULL, NULL, 1, 1);
+  mf_engine *engine;
+  mf_submit_opts opts;
+  mf_completion done;
+  char payload[TASKS];
+  int i;
+
+  watchdog(60);
+  if (argc > 1 && strcmp(argv[1], "--worker") == 0) return work();
+  worker_argv[0] = argv[0];
+  worker_argv[1] = "--worker";
+  worker_argv[2] = NULL;
+  cfg.worker_argv = worker_argv;
+  engine = start(&cfg);
+  IS(mf_submit_opts_init(&opts, sizeof opts), MF_OK);
+  memcpy(opts.label, "0123456789abcdef", 16);
+  for (i = 0; i < TASKS; i++) {
+    opts.user_data = (uint64_t)i;
+    memset(payload, i, sizeof payload);
+    IS(mf_submit_wait(engine, payload, (size_t)i, &opts, NULL, -1), MF_OK);
+  }
+  for (i = 0; i < TASKS; i++) {
+    IS(mf_poll(engine, &done, 1, 10 * SECOND), 1);
+    memset(payload, (int)done.user_data, sizeof payload);
+    CHECK(done.outcome == MF_COMPLETED && done.len == done.user_data);
+    CHECK(done.len == 0 || memcmp(done.data, payload, done.len) == 0);
+    IS(mf_completion_release(engine, &done), MF_OK);
+  }
+  IS(mf_engine_stop(engine, -1), MF_OK);
+  IS(mf_engine_free(engine), MF_OK);
+  return 0;
+}
