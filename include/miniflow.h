@@ -87,6 +87,12 @@
 #define MF_F_COLLATERAL 2
 
 /**
+ * In mf_completion.flags: the task failed, and the data are the bytes that its handler or program
+ * gave to mf_task_end() or mf_task_fail_data(): no text of the library's.
+ */
+#define MF_F_DATA 4
+
+/**
  * For mf_cancel: if the task is running, its worker is asked to leave, and killed after
  * mf_config.kill_grace_ns.
  */
@@ -186,7 +192,7 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
  * lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
@@ -576,8 +582,8 @@ typedef struct mf_completion {
   /** 0. */
   uint32_t reserved0;
   /**
-   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
-   * NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
+   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
    * change if that worker misbehaves.
    */
   const void *data;
@@ -1147,7 +1153,7 @@ uint64_t mf_task_user_data(const struct mf_task *task);
 
 /**
  * Sets the result of the task in hand, copying it. A second reply replaces the first; a failure
- * replaces them all.
+ * replaces them all. After a failure with data there is no reply any more (MF_E_INVALID).
  *
  * - `task`: the task in hand.
  * - `data`, `len`: the result in bytes; `data` may be NULL if `len` is 0.
@@ -1232,6 +1238,32 @@ int32_t mf_task_cancelled(const struct mf_task *task);
  * No other thread uses the task during this call.
  */
 int32_t mf_task_finish(struct mf_task *task, int32_t code);
+
+/**
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
+ * or a failure with data, and mf_task_finish(), in one call.
+ *
+ * - `task`: the task in hand, not a handler's.
+ * - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
+ *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * A code of 0 does not undo a failure that mf_task_fail() was told of before; the data are not used
+ * then. Any other code replaces that failure.
+ *
+ * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
+ * error the task is still in hand (an earlier reply may be gone) and can be ended with something
+ * smaller:
+ * - MF_E_INVALID: a stale task or a handler's, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply().
+ *
+ * Waits as mf_task_reply() does. Any thread, not only the one that took the task. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes; no other thread uses the task during this call.
+ */
+int32_t mf_task_end(struct mf_task *task, int32_t code, const void *data, size_t len);
 
 /**
  * Joins the lane that this program inherited from the engine that started it

@@ -120,5 +120,5 @@ CHECK(MF_E_INTERNAL == -10);
 CHECK(MF_CPU_BOUND == 0 && MF_IO_BOUND == 1);
 CHECK(MF_COMPLETED == 0 && MF_FAILED == 1 && MF_CRASHED == 2 && MF_TIMED_OUT == 3);
 CHECK(MF_CANCELLED == 4);
-CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2);
+CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2 && MF_F_DATA == 4);
 CHECK(sizeof(mf_class) == 4 && sizeof(mf_outcome) == 4 && (mf_class)-1 < 0);

@@ -3,7 +3,7 @@
 #include "test.h"
 
 enum { RETURN_CODE = 1, FAIL, FAIL_THEN_OK, FAIL_ZERO, REPLY_TWICE, TOO_LARGE, FINISH, SEGV, EXIT,
-       INSPECT, STALE, NOT_UTF8 };
+       INSPECT, STALE, NOT_UTF8, END };
 
 static mf_task *kept;
 
@@ -26,6 +26,7 @@ static int32_t handler(void *user, mf_task *task) {
       if (mf_task_reply_buf(task, 1 << 20, &room) != MF_E_TOO_LARGE || room != NULL) return 1;
       return mf_task_reply(task, mf_last_error(), 5);
     case FINISH: return mf_task_finish(task, 0) == MF_E_INVALID ? 0 : 1;
+    case END: return mf_task_end(task, 0, "x", 1) == MF_E_INVALID ? 0 : 1;
     case SEGV: raise(SIGSEGV); return 1;
     case EXIT: _exit(3);
     case INSPECT:
@@ -79,12 +80,13 @@ int main(void) {
   IS(mf_completion_release(NULL, &done), MF_OK)
 
   EXPECT(RETURN_CODE, MF_FAILED, -7, text_has(&done, "-7"));
-  EXPECT(FAIL, MF_FAILED, 12, text_is(&done, "from the host"));
+  EXPECT(FAIL, MF_FAILED, 12, done.flags == 0 && text_is(&done, "from the host"));
   EXPECT(FAIL_THEN_OK, MF_FAILED, 13, done.len == 0 && done.data == NULL);
   EXPECT(FAIL_ZERO, MF_COMPLETED, 0, done.len == 0);
   EXPECT(REPLY_TWICE, MF_COMPLETED, 0, text_is(&done, "two"));
   EXPECT(TOO_LARGE, MF_COMPLETED, 0, text_is(&done, "10485"));
   EXPECT(FINISH, MF_COMPLETED, 0, done.len == 0);
+  EXPECT(END, MF_COMPLETED, 0, done.len == 0);
   EXPECT(NOT_UTF8, MF_FAILED, 1, text_is(&done, "\xef\xbf\xbd!"));
   EXPECT(INSPECT, MF_COMPLETED, 0, memcmp(done.data, &done.id, 16) == 0);
   EXPECT(STALE, MF_COMPLETED, 0, done.len == 0);
