@@ -1205,6 +1205,29 @@ int32_t mf_task_reply_buf(struct mf_task *task, size_t len, void **buf);
 int32_t mf_task_fail(struct mf_task *task, int32_t code, const char *text);
 
 /**
+ * mf_task_fail() with data for a program to read instead of a text: any bytes, as many as a result
+ * may have, which come back as they are, with MF_F_DATA in mf_completion.flags.
+ *
+ * - `task`: the task in hand.
+ * - `code`: comes back as mf_completion.code; not 0.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * The data take the place of the result: an earlier reply is gone, and a later one is
+ * MF_E_INVALID. Of several failures the last one counts, with a text or with data.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: a stale task, a code of 0, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply(). The task has not failed by this call.
+ *
+ * Waits as mf_task_reply() does. One thread at a time for one task. Forked child: MF_E_INVALID.
+ * Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes.
+ */
+int32_t mf_task_fail_data(struct mf_task *task, int32_t code, const void *data, size_t len);
+
+/**
  * Tells whoever asks mf_task_state() how far the task in hand is. Cheap.
  *
  * - `task`: the task in hand.
@@ -1241,14 +1264,14 @@ int32_t mf_task_finish(struct mf_task *task, int32_t code);
 
 /**
  * Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
- * or a failure with data, and mf_task_finish(), in one call.
+ * or mf_task_fail_data(), and mf_task_finish(), in one call.
  *
  * - `task`: the task in hand, not a handler's.
  * - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
  *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
  * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
  *
- * A code of 0 does not undo a failure that mf_task_fail() was told of before; the data are not used
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
  * then. Any other code replaces that failure.
  *
  * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
@@ -1263,7 +1286,10 @@ int32_t mf_task_finish(struct mf_task *task, int32_t code);
  * Pointers:
  * `data` is NULL or valid for reads of `len` bytes; no other thread uses the task during this call.
  */
-int32_t mf_task_end(struct mf_task *task, int32_t code, const void *data, size_t len);
+int32_t mf_task_end(struct mf_task *task,
+                    int32_t code,
+                    const void *data,
+                    size_t len);
 
 /**
  * Joins the lane that this program inherited from the engine that started it

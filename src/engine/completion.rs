@@ -210,7 +210,7 @@ impl Completion {
     }
 
     /// Whether the task failed with data of the handler's own
-    /// ([`Task::fail_with_data`](crate::worker::Task::fail_with_data)) and not with a text.
+    /// ([`Failure::with_data`](crate::worker::Failure::with_data)) and not with a text.
     #[must_use]
     pub fn failed_with_data(&self) -> bool {
         self.marks.has(Marks::DATA)

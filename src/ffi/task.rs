@@ -158,6 +158,11 @@ pub(crate) fn describe(task: *mut mf_task) -> Result<mf_work> {
 }
 
 #[cold]
+fn zero_code() -> Error {
+    Error::invalid("the code is 0, which would mean success")
+}
+
+#[cold]
 fn not_a_task(task: *const mf_task) -> Error {
     Error::invalid(if task.is_null() {
         "the task is NULL"
@@ -405,7 +410,7 @@ pub unsafe extern "C" fn mf_task_fail(task: *mut mf_task, code: i32, text: *cons
     guard(|| {
         with(task, |task| {
             if code == 0 {
-                return Err(Error::invalid("the code is 0, which would mean success"));
+                return Err(zero_code());
             }
             let text = if text.is_null() {
                 String::new()
@@ -415,6 +420,44 @@ pub unsafe extern "C" fn mf_task_fail(task: *mut mf_task, code: i32, text: *cons
                 text.to_string_lossy().into_owned()
             };
             task.fail(code, text);
+            Ok(MF_OK)
+        })
+    })
+}
+
+/// mf_task_fail() with data for a program to read instead of a text: any bytes, as many as a result
+/// may have, which come back as they are, with MF_F_DATA in mf_completion.flags.
+///
+/// - `task`: the task in hand.
+/// - `code`: comes back as mf_completion.code; not 0.
+/// - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+///
+/// The data take the place of the result: an earlier reply is gone, and a later one is
+/// MF_E_INVALID. Of several failures the last one counts, with a text or with data.
+///
+/// Returns MF_OK, or
+/// - MF_E_INVALID: a stale task, a code of 0, or NULL with a length;
+/// - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply(). The task has not failed by this call.
+///
+/// Waits as mf_task_reply() does. One thread at a time for one task. Forked child: MF_E_INVALID.
+/// Since 0.1.
+///
+/// # Safety
+/// `data` is NULL or valid for reads of `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_task_fail_data(
+    task: *mut mf_task,
+    code: i32,
+    data: *const c_void,
+    len: usize,
+) -> i32 {
+    guard(|| {
+        with(task, |task| {
+            if code == 0 {
+                return Err(zero_code());
+            }
+            // SAFETY: the caller's word.
+            task.fail_with_data(code, unsafe { sized::bytes(data, len, "data") }?)?;
             Ok(MF_OK)
         })
     })
@@ -480,14 +523,14 @@ pub unsafe extern "C" fn mf_task_finish(task: *mut mf_task, code: i32) -> i32 {
 }
 
 /// Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
-/// or a failure with data, and mf_task_finish(), in one call.
+/// or mf_task_fail_data(), and mf_task_finish(), in one call.
 ///
 /// - `task`: the task in hand, not a handler's.
 /// - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
 ///   the data come back as they are, with MF_F_DATA in mf_completion.flags.
 /// - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
 ///
-/// A code of 0 does not undo a failure that mf_task_fail() was told of before; the data are not used
+/// A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
 /// then. Any other code replaces that failure.
 ///
 /// Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every

@@ -15,13 +15,20 @@ use crate::worker::lane::{Hand, Lane, Started};
 /// The code of a task whose handler panicked; the same number as `MF_E_INTERNAL`.
 pub(crate) const CODE_PANIC: i32 = -10;
 
-/// Why a task failed: a code of the handler's own choice and a text for people.
+/// Why a task failed: a code of the handler's own choice, and a text for people or data for a
+/// program.
 ///
 /// Every error type converts into a failure with code 1, so `?` works in a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     code: i32,
-    text: String,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Text(String),
+    Data(Vec<u8>),
 }
 
 impl Failure {
@@ -29,7 +36,18 @@ impl Failure {
     pub fn new(code: i32, text: impl Into<String>) -> Self {
         Self {
             code: not_zero(code),
-            text: text.into(),
+            what: What::Text(text.into()),
+        }
+    }
+
+    /// A failure whose data come back as they are
+    /// ([`Completion::failed_with_data`](crate::Completion::failed_with_data)): as many bytes as a
+    /// result may have, else a text takes their place. [`Task::fail_with_data`] saves a copy, and
+    /// says whether there is room.
+    pub fn with_data(code: i32, data: impl Into<Vec<u8>>) -> Self {
+        Self {
+            code: not_zero(code),
+            what: What::Data(data.into()),
         }
     }
 
@@ -39,10 +57,22 @@ impl Failure {
         self.code
     }
 
-    /// The text.
+    /// The text; empty if there are data instead.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        match &self.what {
+            What::Text(text) => text,
+            What::Data(_) => "",
+        }
+    }
+
+    /// The data, if there are any instead of a text.
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        match &self.what {
+            What::Text(_) => None,
+            What::Data(data) => Some(data),
+        }
     }
 }
 
@@ -283,15 +313,25 @@ impl<'a> Task<'a> {
         Ok(())
     }
 
-    /// Puts a failure in the reply's place. A text that finds no room is cut.
+    /// Puts a failure in the reply's place. A text that finds no room is cut; one that says so is
+    /// put in the place of data that find none.
     fn put_failure(&mut self, failure: &Failure) {
-        let text = failure.text.as_bytes();
-        if self.put(text).is_err() {
-            let cut = failure.text.floor_char_boundary(self.lane.inline_result());
-            let _ = self.put(&text[..cut]); // fits inline
-        }
-        self.ending.kind = Kind::Failed;
         self.ending.code = failure.code;
+        self.ending.kind = Kind::Failed;
+        match &failure.what {
+            What::Text(text) => self.put_text(text),
+            What::Data(data) => match self.put(data) {
+                Ok(()) => self.ending.kind = Kind::FailedWithData,
+                Err(error) => self.put_text(&format!("the data of the failure are lost: {error}")),
+            },
+        }
+    }
+
+    fn put_text(&mut self, text: &str) {
+        if self.put(text.as_bytes()).is_err() {
+            let cut = text.floor_char_boundary(self.lane.inline_result());
+            let _ = self.put(&text.as_bytes()[..cut]); // fits inline
+        }
     }
 }
 
