@@ -1368,6 +1368,14 @@ int32_t mf_worker_concurrency(const struct mf_worker *worker);
 int32_t mf_worker_slot(const struct mf_worker *worker);
 
 /**
+ * The class whose tasks this worker runs.
+ *
+ * Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_class(const struct mf_worker *worker);
+
+/**
  * Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to
  * another worker. The program should finish what it has in hand, which is still possible, and
  * exit: it is killed after the engine's `stop_grace_ns`. `worker` is stale afterwards.

@@ -11,6 +11,7 @@ use crate::ffi::sized;
 use crate::ffi::task;
 use crate::ffi::types::*;
 use crate::sys::fork::ForkGuard;
+use crate::task::Class;
 use crate::worker::Worker;
 
 /// The one lane that a process can join.
@@ -180,6 +181,23 @@ pub unsafe extern "C" fn mf_worker_concurrency(worker: *const mf_worker) -> i32 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mf_worker_slot(worker: *const mf_worker) -> i32 {
     guard(|| Ok(i32::try_from(find(worker)?.worker.slot()).unwrap_or(i32::MAX)))
+}
+
+/// The class whose tasks this worker runs.
+///
+/// Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+/// Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// None.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_worker_class(worker: *const mf_worker) -> i32 {
+    guard(|| {
+        Ok(match find(worker)?.worker.class() {
+            Class::CpuBound => MF_CPU_BOUND,
+            Class::IoBound => MF_IO_BOUND,
+        })
+    })
 }
 
 /// Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to
