@@ -845,6 +845,25 @@ int32_t mf_submit(struct mf_engine *engine,
                   struct mf_task_id *id);
 
 /**
+ * mf_submit() with the user data as an argument, so that threads can share one mf_submit_opts.
+ *
+ * - `user_data`: comes back with the completion, instead of opts->user_data, also if it is 0. The
+ *   other arguments are those of mf_submit().
+ *
+ * Returns MF_OK, or the errors of mf_submit(). Does not wait. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * As for mf_submit(); nobody writes the options during this call.
+ */
+int32_t mf_submit_as(struct mf_engine *engine,
+                     const void *payload,
+                     size_t len,
+                     const struct mf_submit_opts *opts,
+                     uint64_t user_data,
+                     struct mf_task_id *id);
+
+/**
  * mf_submit() that waits for room.
  *
  * - `timeout_ns`: nanoseconds to wait; < 0 for ever, 0 not at all. The other arguments are those
