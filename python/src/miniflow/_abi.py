@@ -21,7 +21,6 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
-from os import fspath
 from typing import Annotated, Any, Optional, TypeVar
 
 from . import _library
@@ -89,8 +88,8 @@ MF_SANDBOX_RLIMITS = 2
 MF_SANDBOX_SECCOMP = 4
 MF_SANDBOX_UNDUMPABLE_HOST = 8
 
-# A field's type for the checker, and for ctypes. They are the annotations of the structures below, which is why
-# this module does without the `annotations` of __future__: those would be text.
+# A field's type for the checker, and for ctypes. They are the annotations of the structures below, which is
+# why this module does without the `annotations` of __future__: those would be text.
 i32 = Annotated[int, c_int32]
 i64 = Annotated[int, c_int64]
 u32 = Annotated[int, c_uint32]
@@ -332,12 +331,21 @@ class ZygoteRequest(Structure):
     incarnation: u64
 
 
-def _answers(restype: Any, *argtypes: Any) -> Prototype:
-    return Prototype(restype, argtypes)
+def _short(*argtypes: Any, gives: Any = c_int32) -> Prototype:
+    """A function that never waits."""
+    return Prototype(gives, argtypes, True)
 
 
-def _returns_code(*argtypes: Any) -> Prototype:
-    return Prototype(c_int32, argtypes)
+def _waits(*argtypes: Any) -> Prototype:
+    """A function that may wait, for another process or for the system."""
+    return Prototype(c_int32, argtypes, False)
+
+
+def _either(*argtypes: Any) -> Prototype:
+    """A function that waits only if it is let: on `fast`, mf_poll and mf_worker_take have a timeout of 0, and
+    mf_task_end has a result that fits in mf_config.inline_result.
+    """
+    return Prototype(c_int32, argtypes, True)
 
 
 _engine = _task = _worker = _bytes = c_void_p
@@ -345,78 +353,65 @@ _out = POINTER(c_void_p)
 _id = POINTER(TaskId)
 
 PROTOTYPES: dict[str, Prototype] = {
-    "mf_config_init": _returns_code(POINTER(Config), c_size_t),
-    "mf_error_name": _answers(c_char_p, c_int32),
-    "mf_last_error": _answers(c_char_p),
-    "mf_abi_version": _answers(c_uint32),
-    "mf_engine_start": _returns_code(POINTER(Config), _out),
-    "mf_engine_stop": _returns_code(_engine, c_int64),
-    "mf_engine_free": _returns_code(_engine),
-    "mf_cancel": _returns_code(_engine, _id, c_uint32),
-    "mf_task_state": _returns_code(_engine, _id, POINTER(TaskInfo)),
-    "mf_event_fd": _returns_code(_engine),
-    "mf_resize": _returns_code(_engine, c_int32, c_uint32),
-    "mf_submit_opts_init": _returns_code(POINTER(SubmitOpts), c_size_t),
-    "mf_submit": _returns_code(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id),
-    "mf_submit_as": _returns_code(_engine, _bytes, c_size_t, POINTER(SubmitOpts), c_uint64, _id),
-    "mf_submit_wait": _returns_code(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id, c_int64),
-    "mf_submit_batch": _returns_code(_engine, POINTER(Submission), c_size_t, c_size_t, _id),
-    "mf_loan": _returns_code(_engine, c_size_t, POINTER(LoanBuf)),
-    "mf_submit_loaned": _returns_code(_engine, POINTER(LoanBuf), POINTER(SubmitOpts), _id),
-    "mf_loan_drop": _returns_code(_engine, POINTER(LoanBuf)),
-    "mf_poll": _returns_code(_engine, POINTER(Completion), c_size_t, c_int64),
-    "mf_wait": _returns_code(_engine, _id, POINTER(Completion), c_int64),
-    "mf_completion_release": _returns_code(_engine, POINTER(Completion)),
-    "mf_completion_release_batch": _returns_code(_engine, POINTER(Completion), c_size_t),
-    "mf_stats": _returns_code(_engine, POINTER(EngineStats)),
-    "mf_worker_stats": _returns_code(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
-    "mf_status_json": _returns_code(_engine, POINTER(c_char), c_size_t),
-    "mf_task_payload": _answers(c_void_p, _task, POINTER(c_size_t)),
-    "mf_task_get_id": _returns_code(_task, _id),
-    "mf_task_get_label": _returns_code(_task, _bytes),
-    "mf_task_attempt": _answers(c_uint32, _task),
-    "mf_task_user_data": _answers(c_uint64, _task),
-    "mf_task_reply": _returns_code(_task, _bytes, c_size_t),
-    "mf_task_reply_buf": _returns_code(_task, c_size_t, _out),
-    "mf_task_fail": _returns_code(_task, c_int32, c_char_p),
-    "mf_task_fail_data": _returns_code(_task, c_int32, _bytes, c_size_t),
-    "mf_task_progress": _returns_code(_task, c_uint64, c_uint64),
-    "mf_task_cancelled": _returns_code(_task),
-    "mf_task_finish": _returns_code(_task, c_int32),
-    "mf_task_end": _returns_code(_task, c_int32, _bytes, c_size_t),
-    "mf_task_view": _returns_code(_task, _out, POINTER(c_size_t), POINTER(c_uint64)),
-    "mf_view_detach": _returns_code(c_uint64),
-    "mf_view_release": _returns_code(c_uint64),
-    "mf_worker_join": _returns_code(_out),
-    "mf_worker_next": _returns_code(_worker, _out, c_int64),
-    "mf_worker_take": _returns_code(_worker, POINTER(Work), c_int64),
-    "mf_worker_concurrency": _returns_code(_worker),
-    "mf_worker_slot": _returns_code(_worker),
-    "mf_worker_leave": _returns_code(_worker),
-    "mf_zygote_open": _returns_code(),
-    "mf_zygote_recv": _returns_code(c_int32, POINTER(ZygoteRequest)),
-    "mf_zygote_reply": _returns_code(c_int32, POINTER(ZygoteRequest), c_int64),
-    "mf_zygote_fail": _returns_code(c_int32, c_char_p),
+    "mf_config_init": _short(POINTER(Config), c_size_t),
+    "mf_error_name": _short(c_int32, gives=c_char_p),
+    "mf_last_error": _short(gives=c_char_p),
+    "mf_abi_version": _short(gives=c_uint32),
+    "mf_engine_start": _waits(POINTER(Config), _out),
+    "mf_engine_stop": _waits(_engine, c_int64),
+    "mf_engine_free": _waits(_engine),
+    "mf_cancel": _short(_engine, _id, c_uint32),
+    "mf_task_state": _short(_engine, _id, POINTER(TaskInfo)),
+    "mf_event_fd": _short(_engine),
+    "mf_resize": _waits(_engine, c_int32, c_uint32),
+    "mf_submit_opts_init": _short(POINTER(SubmitOpts), c_size_t),
+    "mf_submit": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id),
+    "mf_submit_as": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), c_uint64, _id),
+    "mf_submit_wait": _waits(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id, c_int64),
+    "mf_submit_batch": _short(_engine, POINTER(Submission), c_size_t, c_size_t, _id),
+    "mf_loan": _short(_engine, c_size_t, POINTER(LoanBuf)),
+    "mf_submit_loaned": _short(_engine, POINTER(LoanBuf), POINTER(SubmitOpts), _id),
+    "mf_loan_drop": _short(_engine, POINTER(LoanBuf)),
+    "mf_poll": _either(_engine, POINTER(Completion), c_size_t, c_int64),
+    "mf_wait": _waits(_engine, _id, POINTER(Completion), c_int64),
+    "mf_completion_release": _short(_engine, POINTER(Completion)),
+    "mf_completion_release_batch": _short(_engine, POINTER(Completion), c_size_t),
+    "mf_stats": _short(_engine, POINTER(EngineStats)),
+    "mf_worker_stats": _short(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
+    "mf_status_json": _waits(_engine, POINTER(c_char), c_size_t),
+    "mf_task_payload": _short(_task, POINTER(c_size_t), gives=c_void_p),
+    "mf_task_get_id": _short(_task, _id),
+    "mf_task_get_label": _short(_task, _bytes),
+    "mf_task_attempt": _short(_task, gives=c_uint32),
+    "mf_task_user_data": _short(_task, gives=c_uint64),
+    "mf_task_reply": _waits(_task, _bytes, c_size_t),
+    "mf_task_reply_buf": _waits(_task, c_size_t, _out),
+    "mf_task_fail": _waits(_task, c_int32, c_char_p),
+    "mf_task_fail_data": _waits(_task, c_int32, _bytes, c_size_t),
+    "mf_task_progress": _short(_task, c_uint64, c_uint64),
+    "mf_task_cancelled": _short(_task),
+    "mf_task_finish": _short(_task, c_int32),
+    "mf_task_end": _either(_task, c_int32, _bytes, c_size_t),
+    "mf_task_view": _short(_task, _out, POINTER(c_size_t), POINTER(c_uint64)),
+    "mf_view_detach": _waits(c_uint64),
+    "mf_view_release": _short(c_uint64),
+    "mf_worker_join": _waits(_out),
+    "mf_worker_next": _waits(_worker, _out, c_int64),
+    "mf_worker_take": _either(_worker, POINTER(Work), c_int64),
+    "mf_worker_concurrency": _short(_worker),
+    "mf_worker_slot": _short(_worker),
+    "mf_worker_leave": _waits(_worker),
+    "mf_zygote_open": _waits(),
+    "mf_zygote_recv": _waits(c_int32, POINTER(ZygoteRequest)),
+    "mf_zygote_reply": _waits(c_int32, POINTER(ZygoteRequest), c_int64),
+    "mf_zygote_fail": _waits(c_int32, c_char_p),
 }
 """Every function that this package may call."""
 
-SHORT = frozenset(
-    """
-    mf_config_init mf_error_name mf_last_error mf_abi_version mf_cancel mf_task_state mf_event_fd
-    mf_submit_opts_init mf_submit mf_submit_as mf_submit_batch mf_loan mf_submit_loaned mf_loan_drop
-    mf_completion_release mf_completion_release_batch mf_stats mf_worker_stats mf_task_payload mf_task_get_id
-    mf_task_get_label mf_task_attempt mf_task_user_data mf_task_progress mf_task_cancelled mf_task_finish
-    mf_task_view mf_view_release mf_worker_concurrency mf_worker_slot
-    mf_poll mf_worker_take mf_task_end
-    """.split()
-)
-"""Those that `fast` has. The last three may wait, and do not if called as they must be there: mf_poll and
-mf_worker_take with a timeout of 0, mf_task_end with a result that fits in mf_config.inline_result."""
-
-path = fspath(_library.find())
+path = _library.find()
 """The file of the library."""
 
-lib, fast = _library.load(_library.Path(path), MF_ABI_VERSION, PROTOTYPES, SHORT)
+lib, fast = _library.load(path, MF_ABI_VERSION, PROTOTYPES)
 
 
 def error_text() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ VARIABLE = "MINIFLOW_LIBRARY"
 
 
 class Prototype(NamedTuple):
-    """What a C function answers with and takes, in ctypes' terms."""
+    """What a C function answers with and takes, in ctypes' terms, and whether it can be told not to wait."""
 
     restype: Any
     argtypes: tuple[Any, ...]
+    short: bool
 
 
 class Short(ctypes.PyDLL):
@@ -58,10 +59,8 @@ def find() -> Path:
     )
 
 
-def load(
-    path: Path, abi_version: int, prototypes: Mapping[str, Prototype], short: Collection[str]
-) -> tuple[ctypes.CDLL, Short]:
-    """Opens the library, and declares all functions on the first handle and the `short` ones on the second.
+def load(path: Path, abi_version: int, prototypes: Mapping[str, Prototype]) -> tuple[ctypes.CDLL, Short]:
+    """Opens the library, and declares all functions on the first handle and the short ones on the second.
 
     Raises ImportError if it cannot be loaded or is not of `abi_version`, or lacks a function.
     """
@@ -76,12 +75,12 @@ def load(
         raise ImportError(f"{path} is no miniflow library: it has no mf_abi_version") from error
     if version != abi_version:
         raise ImportError(
-            f"{path} has version {version} of miniflow's binary interface, and this package needs {abi_version}: "
-            "install or build the library and the package from the same sources"
+            f"{path} has version {version} of miniflow's binary interface, and this package needs "
+            f"{abi_version}: install or build the library and the package from the same sources"
         )
     for name, prototype in prototypes.items():
         _declare(releasing, name, prototype, path, version)
-        if name in short:
+        if prototype.short:
             _declare(keeping, name, prototype, path, version)
     return releasing, keeping
 
@@ -94,5 +93,6 @@ def _declare(library: ctypes.CDLL, name: str, prototype: Prototype, path: Path, 
             f"{path} (version {version} of miniflow's binary interface) has no {name}: it is older than this "
             "package; install or build the library and the package from the same sources"
         ) from error
-    function.restype, function.argtypes = prototype
+    function.restype = prototype.restype
+    function.argtypes = prototype.argtypes
     setattr(library, name, function)
