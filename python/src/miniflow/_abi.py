@@ -400,6 +400,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_worker_take": _either(_worker, POINTER(Work), c_int64),
     "mf_worker_concurrency": _short(_worker),
     "mf_worker_slot": _short(_worker),
+    "mf_worker_class": _short(_worker),
     "mf_worker_leave": _waits(_worker),
     "mf_zygote_open": _waits(),
     "mf_zygote_recv": _waits(c_int32, POINTER(ZygoteRequest)),
