@@ -87,6 +87,12 @@
 #define MF_F_COLLATERAL 2
 
 /**
+ * In mf_completion.flags: the task failed, and the data are the bytes that its handler or program
+ * gave to mf_task_end() or mf_task_fail_data(): no text of the library's.
+ */
+#define MF_F_DATA 4
+
+/**
  * For mf_cancel: if the task is running, its worker is asked to leave, and killed after
  * mf_config.kill_grace_ns.
  */
@@ -186,7 +192,7 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
  * lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
@@ -576,8 +582,8 @@ typedef struct mf_completion {
   /** 0. */
   uint32_t reserved0;
   /**
-   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
-   * NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
+   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
    * change if that worker misbehaves.
    */
   const void *data;
@@ -592,6 +598,26 @@ typedef struct mf_completion {
   /** 0. */
   uint64_t reserved[5];
 } mf_completion;
+
+/** A task in hand and everything about it. The caller sets size, mf_worker_take() the rest. */
+typedef struct mf_work {
+  /** The caller's sizeof(mf_work). */
+  uint32_t size;
+  /** 1 in the first start of the task, 2 in the second, and so on. */
+  uint32_t attempt;
+  /** The task in hand; NULL with every error. */
+  struct mf_task *task;
+  /** The payload, read-only, until the task ends; not NULL, also if it is empty. */
+  const void *payload;
+  /** Bytes at payload. */
+  size_t len;
+  /** mf_submit_opts.user_data. */
+  uint64_t user_data;
+  /** The id that submitting returned. */
+  struct mf_task_id id;
+  /** mf_submit_opts.label; zeros if none was given. */
+  uint8_t label[16];
+} mf_work;
 
 /** A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version. */
 typedef struct mf_zygote_request {
@@ -817,6 +843,25 @@ int32_t mf_submit(struct mf_engine *engine,
                   size_t len,
                   const struct mf_submit_opts *opts,
                   struct mf_task_id *id);
+
+/**
+ * mf_submit() with the user data as an argument, so that threads can share one mf_submit_opts.
+ *
+ * - `user_data`: comes back with the completion, instead of opts->user_data, also if it is 0. The
+ *   other arguments are those of mf_submit().
+ *
+ * Returns MF_OK, or the errors of mf_submit(). Does not wait. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * As for mf_submit(); nobody writes the options during this call.
+ */
+int32_t mf_submit_as(struct mf_engine *engine,
+                     const void *payload,
+                     size_t len,
+                     const struct mf_submit_opts *opts,
+                     uint64_t user_data,
+                     struct mf_task_id *id);
 
 /**
  * mf_submit() that waits for room.
@@ -1127,7 +1172,7 @@ uint64_t mf_task_user_data(const struct mf_task *task);
 
 /**
  * Sets the result of the task in hand, copying it. A second reply replaces the first; a failure
- * replaces them all.
+ * replaces them all. After a failure with data there is no reply any more (MF_E_INVALID).
  *
  * - `task`: the task in hand.
  * - `data`, `len`: the result in bytes; `data` may be NULL if `len` is 0.
@@ -1179,6 +1224,29 @@ int32_t mf_task_reply_buf(struct mf_task *task, size_t len, void **buf);
 int32_t mf_task_fail(struct mf_task *task, int32_t code, const char *text);
 
 /**
+ * mf_task_fail() with data for a program to read instead of a text: any bytes, as many as a result
+ * may have, which come back as they are, with MF_F_DATA in mf_completion.flags.
+ *
+ * - `task`: the task in hand.
+ * - `code`: comes back as mf_completion.code; not 0.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * The data take the place of the result: an earlier reply is gone, and a later one is
+ * MF_E_INVALID. Of several failures the last one counts, with a text or with data.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: a stale task, a code of 0, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply(). The task has not failed by this call.
+ *
+ * Waits as mf_task_reply() does. One thread at a time for one task. Forked child: MF_E_INVALID.
+ * Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes.
+ */
+int32_t mf_task_fail_data(struct mf_task *task, int32_t code, const void *data, size_t len);
+
+/**
  * Tells whoever asks mf_task_state() how far the task in hand is. Cheap.
  *
  * - `task`: the task in hand.
@@ -1212,6 +1280,35 @@ int32_t mf_task_cancelled(const struct mf_task *task);
  * No other thread uses the task during this call.
  */
 int32_t mf_task_finish(struct mf_task *task, int32_t code);
+
+/**
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
+ * or mf_task_fail_data(), and mf_task_finish(), in one call.
+ *
+ * - `task`: the task in hand, not a handler's.
+ * - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
+ *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
+ * then. Any other code replaces that failure.
+ *
+ * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
+ * error the task is still in hand (an earlier reply may be gone) and can be ended with something
+ * smaller:
+ * - MF_E_INVALID: a stale task or a handler's, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply().
+ *
+ * Waits as mf_task_reply() does. Any thread, not only the one that took the task. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes; no other thread uses the task during this call.
+ */
+int32_t mf_task_end(struct mf_task *task,
+                    int32_t code,
+                    const void *data,
+                    size_t len);
 
 /**
  * Joins the lane that this program inherited from the engine that started it
@@ -1256,6 +1353,24 @@ int32_t mf_worker_join(struct mf_worker **worker);
 int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
 
 /**
+ * mf_worker_next() that also tells everything about the task, for callers to whom each call is
+ * dear: what mf_task_payload(), mf_task_get_id(), mf_task_get_label(), mf_task_attempt() and
+ * mf_task_user_data() would.
+ *
+ * - `worker`: the joined lane.
+ * - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
+ *   it is unusable itself.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
+ * of mf_work has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `work` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_worker_take(struct mf_worker *worker, struct mf_work *work, int64_t timeout_ns);
+
+/**
  * How many tasks this program may hold at a time: mf_class_config.threads.
  *
  * Returns the number, or MF_E_INVALID if `worker` is not a worker. Any thread. Forked child:
@@ -1270,6 +1385,14 @@ int32_t mf_worker_concurrency(const struct mf_worker *worker);
  * MF_E_INVALID. Since 0.1.
  */
 int32_t mf_worker_slot(const struct mf_worker *worker);
+
+/**
+ * The class whose tasks this worker runs.
+ *
+ * Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_class(const struct mf_worker *worker);
 
 /**
  * Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to

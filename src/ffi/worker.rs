@@ -11,6 +11,7 @@ use crate::ffi::sized;
 use crate::ffi::task;
 use crate::ffi::types::*;
 use crate::sys::fork::ForkGuard;
+use crate::task::Class;
 use crate::worker::Worker;
 
 /// The one lane that a process can join.
@@ -115,6 +116,49 @@ pub unsafe extern "C" fn mf_worker_next(
     })
 }
 
+const NO_WORK: mf_work = mf_work {
+    size: 0, // set by `write_growable`
+    attempt: 0,
+    task: ptr::null_mut(),
+    payload: ptr::null(),
+    len: 0,
+    user_data: 0,
+    id: mf_task_id { bytes: [0; 16] },
+    label: [0; 16],
+};
+
+/// mf_worker_next() that also tells everything about the task, for callers to whom each call is
+/// dear: what mf_task_payload(), mf_task_get_id(), mf_task_get_label(), mf_task_attempt() and
+/// mf_task_user_data() would.
+///
+/// - `worker`: the joined lane.
+/// - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
+///   it is unusable itself.
+/// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+///
+/// Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
+/// of mf_work has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `work` is NULL or valid for as many bytes as its size says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_worker_take(
+    worker: *mut mf_worker,
+    work: *mut mf_work,
+    timeout_ns: i64,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the caller's word.
+        unsafe { sized::write_growable(work, &NO_WORK, "mf_work") }?;
+        let joined = find(worker)?;
+        let assigned = joined.worker.next(sized::timeout(timeout_ns))?;
+        let taken = task::describe(task::hold(assigned)?)?;
+        // SAFETY: the caller's word.
+        unsafe { sized::write_growable(work, &taken, "mf_work") }?;
+        Ok(MF_OK)
+    })
+}
+
 /// How many tasks this program may hold at a time: mf_class_config.threads.
 ///
 /// Returns the number, or MF_E_INVALID if `worker` is not a worker. Any thread. Forked child:
@@ -137,6 +181,23 @@ pub unsafe extern "C" fn mf_worker_concurrency(worker: *const mf_worker) -> i32 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mf_worker_slot(worker: *const mf_worker) -> i32 {
     guard(|| Ok(i32::try_from(find(worker)?.worker.slot()).unwrap_or(i32::MAX)))
+}
+
+/// The class whose tasks this worker runs.
+///
+/// Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+/// Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// None.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_worker_class(worker: *const mf_worker) -> i32 {
+    guard(|| {
+        Ok(match find(worker)?.worker.class() {
+            Class::CpuBound => MF_CPU_BOUND,
+            Class::IoBound => MF_IO_BOUND,
+        })
+    })
 }
 
 /// Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Full, Result};
+use crate::task::Class;
 use crate::worker::crash;
 use crate::worker::lane::{Hand, Lane, NoTask};
 use crate::worker::link::FromWorker;
@@ -80,6 +81,12 @@ impl Worker {
     #[must_use]
     pub fn slot(&self) -> u32 {
         self.lane.worker
+    }
+
+    /// The class whose tasks this worker runs.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        Class::from_wire(self.lane.class).unwrap_or(Class::CpuBound)
     }
 
     /// How many tasks may be in hand at a time.
