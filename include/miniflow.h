@@ -98,6 +98,12 @@
  */
 #define MF_CANCEL_KILL 1
 
+/**
+ * For mf_cancel: only if the task was never started and no worker has been given it, so that it
+ * will never run.
+ */
+#define MF_CANCEL_UNSTARTED 2
+
 /** In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left. */
 #define MF_RETRY_FAILED 1
 
@@ -733,11 +739,18 @@ int32_t mf_engine_free(struct mf_engine *engine);
  * mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
  * MF_F_COLLATERAL. What became of the task, its completion says.
  *
+ * With MF_CANCEL_UNSTARTED, MF_OK means that the task will never run, and its completion says
+ * MF_CANCELLED (which an earlier call may have seen to). Else nothing has changed, and the task is
+ * not told either.
+ *
  * - `engine`: the engine.
  * - `id`: the task.
- * - `flags`: 0, or MF_CANCEL_KILL.
+ * - `flags`: 0, MF_CANCEL_KILL or MF_CANCEL_UNSTARTED.
  *
  * Returns MF_OK, or
+ * - MF_E_WOULD_BLOCK: with MF_CANCEL_UNSTARTED, a worker has been given the task, even if it is not
+ *   started yet; or it was started before and waits for its next attempt; or it has ended, and its
+ *   completion can be fetched;
  * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
  * - MF_E_INVALID: not an engine, NULL, or unknown flags.
  *

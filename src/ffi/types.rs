@@ -65,6 +65,9 @@ pub const MF_F_DATA: u32 = 4;
 /// For mf_cancel: if the task is running, its worker is asked to leave, and killed after
 /// mf_config.kill_grace_ns.
 pub const MF_CANCEL_KILL: u32 = 1;
+/// For mf_cancel: only if the task was never started and no worker has been given it, so that it
+/// will never run.
+pub const MF_CANCEL_UNSTARTED: u32 = 2;
 
 /// In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left.
 pub const MF_RETRY_FAILED: u32 = 1;

@@ -172,7 +172,9 @@ static void submits(mf_engine *engine) {
   IS(mf_wait(engine, &id, NULL, 0), MF_E_INVALID);
   IS(mf_cancel(engine, &id, 0), MF_E_NOT_FOUND);
   IS(mf_cancel(engine, &id, MF_CANCEL_KILL), MF_E_NOT_FOUND);
-  IS(mf_cancel(engine, &id, 2), MF_E_INVALID);
+  IS(mf_cancel(engine, &id, MF_CANCEL_UNSTARTED), MF_E_NOT_FOUND);
+  IS(mf_cancel(engine, &id, MF_CANCEL_UNSTARTED | MF_CANCEL_KILL), MF_E_INVALID);
+  IS(mf_cancel(engine, &id, 4), MF_E_INVALID);
   IS(mf_cancel(engine, NULL, 0), MF_E_INVALID);
   memset(&id, 0xee, sizeof id);
   IS(mf_wait(engine, &id, &completion, -1), MF_E_NOT_FOUND);
