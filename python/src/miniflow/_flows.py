@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 class FlowRecord(Record):
     """The record of a task in a workflow."""
 
-    __slots__ = ("flow", "submitted")
+    __slots__ = ("flow", "flows", "submitted")
 
-    def __init__(self, task: Task, ended: dict[str, Record], flow: Flow) -> None:
+    def __init__(self, task: Task, ended: dict[str, Record], flow: Flow, flows: Flows) -> None:
         super().__init__(task, ended)
+        self.ident = _abi.TaskId()  # nobody's, until it is submitted
         self.flow = flow
+        self.flows = flows
         #: Whether the engine has it; else it waits for others.
         self.submitted = False
 
@@ -43,7 +45,7 @@ class FlowRecord(Record):
         """Takes the end of the task, and leaves what follows from it to the thread of the workflows."""
         super().settle(outcome, code, flags, worker, attempt, data, queued_ns, run_ns)
         # Again after an interrupt, for all that is known here: the graph takes each end once.
-        self.flow.inbox.append(self)
+        self.flows.inbox.append(self)
 
     def end_unrun(self, outcome: int, why: str) -> None:
         """Ends a task that the engine never had."""
@@ -53,11 +55,10 @@ class FlowRecord(Record):
 class Flow:
     """One workflow."""
 
-    __slots__ = ("graph", "inbox", "records")
+    __slots__ = ("graph", "records")
 
-    def __init__(self, graph: Workflow, inbox: deque[FlowRecord]) -> None:
+    def __init__(self, graph: Workflow) -> None:
         self.graph = graph
-        self.inbox = inbox
         self.records: dict[str, FlowRecord] = {}
 
 
@@ -73,26 +74,29 @@ class Flows:
         core: Core,
         send: Callable[[Core, Task, FlowRecord, object], None],
     ) -> None:
-        self._core = core
+        self.core = core
         # Submits a task with the params given, waiting for room.
         self._send = send
-        self._inbox: deque[FlowRecord] = deque()
+        self.inbox: deque[FlowRecord] = deque()
         self._active: set[Flow] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        #: Tasks that wait for others.
+        self.waiting = 0
 
     def new(self, tasks: Iterable[Task], ended: dict[str, Record]) -> Flow:
         """A workflow with its records, which does not run yet."""
-        flow = Flow(Workflow(tasks), self._inbox)
+        flow = Flow(Workflow(tasks))
         for task in flow.graph.tasks():
-            flow.records[task.id] = FlowRecord(task, ended, flow)
+            flow.records[task.id] = FlowRecord(task, ended, flow, self)
         return flow
 
     def start(self, flow: Flow) -> None:
         """Submits the tasks that wait for nothing; the thread sees to the others."""
         with self._lock:
             self._active.add(flow)
+            self.waiting += len(flow.records)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="miniflow-workflow", daemon=True)
                 self._thread.start()
@@ -107,14 +111,14 @@ class Flows:
                 record = flow.records[name]
                 if not record.submitted:
                     flow.graph.failed(name)
-                    record.end_unrun(outcome, why)
+                    self._end(record, outcome, why)
 
     def cancel(self, record: FlowRecord) -> bool:
         """Cancels a task that waits for others, if it does."""
         with self._lock:
             if record.submitted or record.settled:
                 return False
-            record.end_unrun(_abi.MF_CANCELLED, "the task was cancelled")
+            self._end(record, _abi.MF_CANCELLED, "the task was cancelled")
             self._fail(record)
             return True
 
@@ -126,11 +130,11 @@ class Flows:
 
     def _run(self) -> None:
         while True:
-            self._core.wait_until(lambda: bool(self._inbox) or not self._active, None)
-            while self._inbox:
-                self._advance(self._inbox.popleft())
+            self.core.wait_until(lambda: bool(self.inbox) or not self._active, None)
+            while self.inbox:
+                self._advance(self.inbox.popleft())
             with self._lock:
-                if not self._active and not self._inbox:
+                if not self._active and not self.inbox:
                     self._thread = None
                     return
 
@@ -147,14 +151,13 @@ class Flows:
             else:
                 with self._lock:
                     freed = flow.graph.completed(name, data)
+                    if flow.graph.is_over:
+                        self._active.discard(flow)
                 for task in freed:
                     self._submit(flow, task)
         else:
             with self._lock:
                 self._fail(record)
-        if flow.graph.is_over:
-            with self._lock:
-                self._active.discard(flow)
 
     def _submit(self, flow: Flow, task: Task) -> None:
         record = flow.records[task.id]
@@ -162,8 +165,9 @@ class Flows:
             if self._closed or record.settled:
                 return
             record.submitted = True
+            self.waiting -= 1
         try:
-            self._send(self._core, task, record, flow.graph.params(task))
+            self._send(self.core, task, record, flow.graph.params(task))
         except EngineError as error:
             with self._lock:
                 record.end_unrun(_abi.MF_FAILED, f"the task could not be submitted: {error.message}")
@@ -176,4 +180,11 @@ class Flows:
             how = "was cancelled" if record.outcome == _abi.MF_CANCELLED else f"failed: {record.why()}"
         why = f"a task that this one depends on, {task.id} ({task.script_path}), {how}"
         for lost in flow.graph.failed(task.id):
-            flow.records[lost.id].end_unrun(_abi.MF_FAILED, why)
+            self._end(flow.records[lost.id], _abi.MF_FAILED, why)
+        if flow.graph.is_over:
+            self._active.discard(flow)
+
+    def _end(self, record: FlowRecord, outcome: int, why: str) -> None:
+        """Ends a task that waits for others. Under the lock."""
+        self.waiting -= 1
+        record.end_unrun(outcome, why)

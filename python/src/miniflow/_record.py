@@ -93,6 +93,19 @@ class Record:
         self._ended[task.id] = self
         self.settled = True
 
+    @property
+    def outcome(self) -> int:
+        """How it ended, once it is settled."""
+        return self._outcome
+
+    def value(self) -> Any:
+        """What the task returned, once it has completed."""
+        return _outcome.value(self._data)[0]
+
+    def why(self) -> str:
+        """What went wrong, once it has ended otherwise."""
+        return self.result(0).error or "for a reason that it did not tell"
+
     def result(self, io_base: int) -> Result:
         """The result, once it is settled. `io_base` is the number of the first IO-bound worker."""
         attempt, worker = self._attempt, self._worker

@@ -8,11 +8,13 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _wire, status
+from . import _abi, _wire, status
 from ._calls import Calls
 from ._core import Core
+from ._flows import FlowRecord, Flows
 from ._record import Record, worker_name
 from ._settings import ClassSettings, Settings
 from .config import EngineConfig
@@ -66,6 +68,7 @@ class Engine(Calls):
         self._arrival = threading.Condition()
         self._expecting = 0
         self._look = _looker(weakref.ref(self))
+        self._flows: Flows | None = None
 
     # -- start and end
 
@@ -104,6 +107,8 @@ class Engine(Calls):
                 return
             self._closing = True
             # If this is interrupted, the engine is still there, for another shutdown.
+            if self._flows is not None:
+                self._flows.close()
             self._cancel_unstarted(core)
             core.stop(timeout)
             core.close()
@@ -169,22 +174,62 @@ class Engine(Calls):
         except BaseException:
             del self._records[task_id]
             raise
-        if self._expecting:
-            with self._arrival:
-                self._arrival.notify_all()
+        self._announce()
         return task_id
 
-    def _send(self, core: Core, task: Task, record: Record) -> None:
-        """Hands an admitted task to the workers."""
+    def submit_workflow(self, tasks: Iterable[Task]) -> list[str]:
+        """Submits tasks that wait for each other, by their `dependencies`, and returns their ids.
+
+        A task is started when all that it depends on have completed, with their results in
+        `params["upstream_results"]`, by their ids. If one fails or is cancelled, all that depend on it
+        fail, near and far, with an error that names it. The tasks count for `input_queue_size` only
+        when nothing but a worker is missing, and a workflow of any width is taken.
+
+        Raises :class:`~miniflow.TaskError` and submits nothing: TASK006 if a task depends on one that is
+        not among them, or on itself by way of others; TASK005 if one is in the engine already. Raises
+        :class:`~miniflow.EngineError` ENG002 before the start.
+        """
+        core = self._running()
+        flows = self._flows
+        if flows is None or flows.core is not core:
+            flows = self._flows = Flows(core, self._send_later)
+        flow = flows.new(tasks, self._ended)
+        with self._gate:
+            for task_id in flow.records:
+                if task_id in self._records:
+                    raise TaskError(f"task {task_id} is in the engine already", "TASK005", task_id)
+            self._records.update(flow.records)
+            self._accepted += len(flow.records)
+            self._room = 0  # there is less than was thought
+        ids = list(flow.records)
+        try:
+            flows.start(flow)
+        except BaseException:
+            for record in flow.records.values():
+                if record.submitted and not record.settled:
+                    core.interrupt(record)
+            flows.abandon(flow, _abi.MF_CANCELLED, "the submission of its workflow was interrupted")
+            raise
+        self._announce()
+        return ids
+
+    def _send_later(self, core: Core, task: Task, record: FlowRecord, params: Any) -> None:
+        """Hands a task of a workflow to the workers, waiting for room."""
+        payload, opts = self._order(core, task, params)
+        task._look = self._look
+        core.submit(_wire.SCRIPT, payload, record, opts)
+
+    def _order(self, core: Core, task: Task, params: Any) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
+        """What a worker is told, and the engine."""
         task_id, path = task.id, task.script_path
         if path[0] != "/":
             path = os.path.join(os.getcwd(), path)
-        payload: tuple[Any, ...] = (path, task.params)
+        payload: tuple[Any, ...] = (path, params)
         if _uuid(task_id):
             label = bytes.fromhex(task_id.replace("-", ""))
         else:
             label = b""
-            payload = (path, task.params, task_id)
+            payload = (path, params, task_id)
         opts = core.options(
             io=task.task_type is _IO,
             timeout=task.timeout,
@@ -192,6 +237,12 @@ class Engine(Calls):
             priority=task.priority,
             label=label,
         )
+        return payload, opts
+
+    def _send(self, core: Core, task: Task, record: Record) -> None:
+        """Hands an admitted task to the workers."""
+        task_id = task.id
+        payload, opts = self._order(core, task, task.params)
         task._status = TaskStatus.PENDING
         task.retry_count = 0
         task._look = self._look
@@ -208,6 +259,12 @@ class Engine(Calls):
             task._look = None
             self._readmit()
             raise
+
+    def _announce(self) -> None:
+        """Wakes who waits for the result of a task that was not submitted."""
+        if self._expecting:
+            with self._arrival:
+                self._arrival.notify_all()
 
     def _admit(self, core: Core, task_id: str) -> None:
         """Lets one more task in, or raises TASK001 or TASK002."""
@@ -248,7 +305,7 @@ class Engine(Calls):
         fewer meanwhile."""
         size = self._config.input_queue_size
         while True:
-            flying = len(self._records) - len(self._ended) - 1  # without the one that asks
+            flying = self._flying() - 1  # without the one that asks
             if flying < size:
                 return size - flying
             if core.drive(0):
@@ -257,8 +314,13 @@ class Engine(Calls):
             if waiting < size:
                 return size - waiting
             # What ended since it was last looked for runs no more, and does not wait either.
-            if not core.drive(0) and flying == len(self._records) - len(self._ended) - 1:
+            if not core.drive(0) and flying == self._flying() - 1:
                 return 0
+
+    def _flying(self) -> int:
+        """Tasks that have not ended, without those that wait for other tasks."""
+        held = 0 if self._flows is None else self._flows.waiting
+        return len(self._records) - len(self._ended) - held
 
     def get_result(self, task_id: str, timeout: float | None = None) -> Result | None:
         """Takes the result of a task, waiting for it `timeout` seconds at most; None: as long as it takes.
@@ -325,6 +387,8 @@ class Engine(Calls):
         core, record = self._core, self._records.get(task_id)
         if core is None or record is None or record.settled:
             return False
+        if isinstance(record, FlowRecord) and record.flows.cancel(record):
+            return True
         return core.interrupt(record, kill=kill)
 
     def task_state(self, task_id: str) -> TaskProgress | None:
