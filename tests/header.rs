@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "types",
     "config",
     "error",
@@ -27,6 +27,7 @@ const SOURCES: [&str; 9] = [
     "completion",
     "status",
     "task",
+    "view",
     "worker",
 ];
 

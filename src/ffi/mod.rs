@@ -21,6 +21,7 @@ mod status;
 mod submit;
 mod task;
 mod types;
+mod view;
 mod worker;
 
 pub use completion::*;
@@ -31,4 +32,5 @@ pub use status::*;
 pub use submit::*;
 pub use task::*;
 pub use types::*;
+pub use view::*;
 pub use worker::*;
