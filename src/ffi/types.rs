@@ -365,7 +365,8 @@ pub struct mf_work {
     pub label: [u8; 16],
 }
 
-/// A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version.
+/// A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+/// rest.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct mf_zygote_request {
