@@ -16,6 +16,7 @@ from .scripts import Scripts
 
 _CALL = _wire.CALL[0]
 _SCRIPT = _wire.SCRIPT[0]
+_PLAIN = (_CALL, _SCRIPT)
 _OK = 0
 _RAISED = 1
 _loads = pickle.loads
@@ -51,7 +52,7 @@ class Runner:
     def run(self, work: _abi.Work, payload: _wire.Readable) -> tuple[int, _wire.Message]:
         """Runs a task: its code (0 if it did not raise) and its reply. Never raises."""
         kind = payload[0]
-        if self._is_plain and (kind == _CALL or kind == _SCRIPT):
+        if self._is_plain and kind in _PLAIN:
             try:
                 if kind == _CALL:
                     function, args, kwargs = _loads(payload[1:])
