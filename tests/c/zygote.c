@@ -13,7 +13,6 @@ static void work(int zygote) {
   mf_worker *worker, *again;
   mf_task *task;
   char name[16];
-  int64_t reply[2];
   int rc;
 
   request.size = sizeof request;
@@ -24,9 +23,7 @@ static void work(int zygote) {
   IS(prctl(PR_GET_NAME, name), 0);
   CHECK(strcmp(name, "mf-worker") == 0);
   while ((rc = mf_worker_next(worker, &task, -1)) == MF_OK) {
-    reply[0] = loaded;
-    reply[1] = getppid();
-    IS(mf_task_reply(task, reply, sizeof reply), MF_OK);
+    IS(mf_task_reply(task, &loaded, sizeof loaded), MF_OK);
     IS(mf_task_finish(task, 0), MF_OK);
   }
   IS(rc, MF_E_CLOSED);
@@ -77,24 +74,6 @@ static int failing(void) {
   return 0;
 }
 
-/* The zygote that a task's worker has, which is also what it has loaded. */
-static pid_t zygote_of(mf_engine *engine) {
-  mf_submit_opts opts;
-  mf_completion done;
-  mf_task_id id;
-  int64_t reply[2];
-
-  IS(mf_submit_opts_init(&opts, sizeof opts), MF_OK);
-  opts.max_attempts = 10; /* it may begin on a worker that was just killed */
-  IS(mf_submit(engine, "x", 1, &opts, &id), MF_OK);
-  IS(mf_wait(engine, &id, &done, 20 * SECOND), MF_OK);
-  CHECK(done.outcome == MF_COMPLETED && done.len == sizeof reply);
-  memcpy(reply, done.data, sizeof reply);
-  IS(mf_completion_release(engine, &done), MF_OK);
-  CHECK(reply[0] == reply[1]);
-  return (pid_t)reply[0];
-}
-
 static uint32_t pid_of(mf_engine *engine, int slot) {
   mf_worker_row rows[2];
   const int count = mf_worker_stats(engine, rows, sizeof rows[0], 2);
@@ -105,13 +84,45 @@ static uint32_t pid_of(mf_engine *engine, int slot) {
   return 0;
 }
 
+static void kill_worker(mf_engine *engine, int slot) {
+  const uint32_t pid = pid_of(engine, slot);
+  CHECK(pid > 1);
+  IS(kill((pid_t)pid, SIGKILL), 0);
+}
+
+/* Waits until so many workers have died and all are replaced. */
+static void until_replaced(mf_engine *engine, uint64_t died) {
+  mf_engine_stats stats;
+  stats.size = sizeof stats;
+  do {
+    sleep_ms(1);
+    IS(mf_stats(engine, &stats), MF_OK);
+  } while (stats.died != died || stats.workers != 2);
+  CHECK(!stats.degraded);
+}
+
+/* What the worker of a task has from its zygote. */
+static pid_t zygote_of(mf_engine *engine) {
+  mf_submit_opts opts;
+  mf_completion done;
+  mf_task_id id;
+  int64_t zygote;
+
+  IS(mf_submit_opts_init(&opts, sizeof opts), MF_OK);
+  opts.max_attempts = 10; /* it may begin on a worker that was just killed */
+  IS(mf_submit(engine, "x", 1, &opts, &id), MF_OK);
+  IS(mf_wait(engine, &id, &done, 20 * SECOND), MF_OK);
+  CHECK(done.outcome == MF_COMPLETED && done.len == sizeof zygote);
+  memcpy(&zygote, done.data, sizeof zygote);
+  IS(mf_completion_release(engine, &done), MF_OK);
+  return (pid_t)zygote;
+}
+
 int main(int argc, char **argv) {
   const char *worker_argv[3];
   mf_config cfg = config(NULL, NULL, 2, 1);
   mf_engine *engine, *none;
-  mf_engine_stats stats;
   pid_t first;
-  uint32_t killed[2], now;
   int slot;
 
   if (argc > 1 && strcmp(argv[1], "--zygote") == 0) return zygote();
@@ -129,23 +140,18 @@ int main(int argc, char **argv) {
   engine = start(&cfg);
   first = zygote_of(engine);
   for (slot = 0; slot < 2; slot++) {
-    killed[slot] = pid_of(engine, slot);
-    CHECK(killed[slot] > 1);
-    IS(kill((pid_t)killed[slot], SIGKILL), 0);
-    do {
-      IS(zygote_of(engine), first);
-      now = pid_of(engine, slot);
-    } while (now == 0 || now == killed[slot]);
+    IS(zygote_of(engine), first); /* one that has not worked is replaced with a delay */
+    kill_worker(engine, slot);
+    until_replaced(engine, (uint64_t)slot + 1);
   }
+  IS(zygote_of(engine), first);
   /* The zygote dies: the workers go on, and others come from its successor. */
   IS(kill(first, SIGKILL), 0);
-  for (slot = 0; slot < 2; slot++) {
-    IS(kill((pid_t)pid_of(engine, slot), SIGKILL), 0);
-    while (pid_of(engine, slot) == 0 || zygote_of(engine) == first) sleep_ms(1);
-  }
-  stats.size = sizeof stats;
-  IS(mf_stats(engine, &stats), MF_OK);
-  CHECK(stats.died == 4 && !stats.degraded);
+  IS(zygote_of(engine), first);
+  kill_worker(engine, 0);
+  kill_worker(engine, 1);
+  until_replaced(engine, 4);
+  CHECK(zygote_of(engine) != first);
   IS(mf_engine_stop(engine, -1), MF_OK);
   IS(mf_engine_free(engine), MF_OK);
   return 0;
