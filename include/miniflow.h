@@ -98,6 +98,12 @@
  */
 #define MF_CANCEL_KILL 1
 
+/**
+ * For mf_cancel: only if the task was never started and no worker has been given it, so that it
+ * will never run.
+ */
+#define MF_CANCEL_UNSTARTED 2
+
 /** In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left. */
 #define MF_RETRY_FAILED 1
 
@@ -129,6 +135,12 @@
 
 /** The worker number of a task that no worker has, or that none ever had. */
 #define MF_NO_WORKER 4294967295
+
+/**
+ * In mf_config.flags: worker_argv is a zygote program. It is executed once, loads what workers need
+ * and forks them; see mf_zygote_open().
+ */
+#define MF_ZYGOTE 1
 
 /** In mf_config.dispatch_policy: the worker with the fewest tasks; the default. */
 #define MF_DISPATCH_LEAST_LOADED 0
@@ -344,7 +356,7 @@ typedef int32_t (*mf_scaling_fn)(void *user,
 typedef struct mf_config {
   /** The caller's sizeof(mf_config). */
   uint32_t size;
-  /** 0. */
+  /** 0 or MF_ZYGOTE. */
   uint32_t flags;
   /**
    * A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
@@ -357,7 +369,8 @@ typedef struct mf_config {
   void *handler_user;
   /**
    * A NULL-terminated list of strings: the program that workers execute, found in PATH, and
-   * its arguments. It joins by mf_worker_join(). NULL with handler.
+   * its arguments. It joins by mf_worker_join(). With MF_ZYGOTE in flags it is executed once and
+   * forks the workers, see mf_zygote_open(). NULL with handler.
    */
   const char *const *worker_argv;
   /** Descriptors of this process to be left open in the workers, which else have 0 to 2. */
@@ -619,7 +632,10 @@ typedef struct mf_work {
   uint8_t label[16];
 } mf_work;
 
-/** A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version. */
+/**
+ * A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+ * rest.
+ */
 typedef struct mf_zygote_request {
   /** The caller's sizeof(mf_zygote_request). */
   uint32_t size;
@@ -733,11 +749,18 @@ int32_t mf_engine_free(struct mf_engine *engine);
  * mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
  * MF_F_COLLATERAL. What became of the task, its completion says.
  *
+ * With MF_CANCEL_UNSTARTED, MF_OK means that the task will never run, and its completion says
+ * MF_CANCELLED (which an earlier call may have seen to). Else nothing has changed, and the task is
+ * not told either.
+ *
  * - `engine`: the engine.
  * - `id`: the task.
- * - `flags`: 0, or MF_CANCEL_KILL.
+ * - `flags`: 0, MF_CANCEL_KILL or MF_CANCEL_UNSTARTED.
  *
  * Returns MF_OK, or
+ * - MF_E_WOULD_BLOCK: with MF_CANCEL_UNSTARTED, a worker has been given the task, even if it is not
+ *   started yet; or it was started before and waits for its next attempt; or it has ended, and its
+ *   completion can be fetched;
  * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
  * - MF_E_INVALID: not an engine, NULL, or unknown flags.
  *
@@ -1312,12 +1335,18 @@ int32_t mf_task_end(struct mf_task *task,
 
 /**
  * Joins the lane that this program inherited from the engine that started it
- * (mf_config.worker_argv). Once per process; the engine sends tasks from then on.
+ * (mf_config.worker_argv), or from the zygote that has forked it (MF_ZYGOTE). Once per process; the
+ * engine sends tasks from then on.
+ *
+ * In a zygote's child this comes before anything else, threads above all: it restricts the process
+ * as mf_config.sandbox says. After an error such a child must exit, by _exit().
  *
  * - `worker`: receives the handle.
  *
  * Returns MF_OK, or
- * - MF_E_INVALID: NULL, or the process was not started by an engine, or it has joined already;
+ * - MF_E_INVALID: NULL, or the process was neither started by an engine nor forked by a zygote
+ *   between mf_zygote_recv() and mf_zygote_reply(), or it has joined already;
+ * - MF_E_CLOSED: the zygote that has forked it is gone;
  * - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
  * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
  *
@@ -1405,12 +1434,44 @@ int32_t mf_worker_class(const struct mf_worker *worker);
 int32_t mf_worker_leave(struct mf_worker *worker);
 
 /**
- * For a language runtime's own zygote: receives a request to fork a worker.
+ * For a language runtime that an engine has executed as its zygote (MF_ZYGOTE in mf_config.flags):
+ * opens its end. Once per process.
  *
- * - `fd`: the socket that the runtime was given.
- * - `request`: receives the request; its `size` is set by the caller.
+ * The runtime loads what its workers need, before or after this call, then repeats:
+ * mf_zygote_recv(); fork; in the parent mf_zygote_reply(); in the child mf_worker_join() and what a
+ * worker does. If it cannot start workers it says so by mf_zygote_fail(). It has its own process
+ * group, signals at their defaults (but for SIGHUP, which is ignored), and of the host's
+ * descriptors only 0 to 2 and mf_config.inherit_fds. If it ends, the engine executes it again; the
+ * workers that it had go on.
  *
- * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ * It notices the death of the host in mf_zygote_recv(), and only there. If it has threads, its
+ * children may use only what survives a fork; and they end with the thread that forked them if that
+ * ends before they have joined. It must not wait for workers itself: how they ended would be lost.
+ *
+ * Returns a descriptor that names the zygote in the other calls (not to be read, written or
+ * closed), or
+ * - MF_E_INVALID: this process was not executed as a zygote, or has opened it already;
+ * - MF_E_UNSUPPORTED: the host has another version of the shared layout;
+ * - MF_E_SYSTEM: the system refuses.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_zygote_open(void);
+
+/**
+ * Waits until a worker is to be forked. Meanwhile the library reaps and reports workers that end
+ * (no other children of this process), and when the host dies it kills them and removes the
+ * engine's name.
+ *
+ * - `fd`: from mf_zygote_open().
+ * - `request`: its `size` is set by the caller; receives the request. One that is not answered by
+ *   mf_zygote_reply() before the next call counts as refused.
+ *
+ * Returns MF_OK, or
+ * - MF_E_CLOSED: the runtime must exit;
+ * - MF_E_INVALID: `fd` is not a zygote, or `request` is NULL or of a wrong size.
+ *
+ * Any thread, one at a time: others wait. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `request` is NULL or valid for as many bytes as its size says.
@@ -1418,18 +1479,41 @@ int32_t mf_worker_leave(struct mf_worker *worker);
 int32_t mf_zygote_recv(int32_t fd, struct mf_zygote_request *request);
 
 /**
- * For a language runtime's own zygote: answers a request with the process that it forked.
+ * Answers the last request, in the process that received it, not in its child.
  *
- * - `fd`: the socket that the runtime was given.
- * - `request`: the request that is answered.
- * - `pid`: the new process.
+ * - `fd`: from mf_zygote_open().
+ * - `request`: as mf_zygote_recv() filled it.
+ * - `pid`: the child that was forked; or, if that failed, < 0: the negative error number.
  *
- * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ * Returns MF_OK, or
+ * - MF_E_INVALID: `fd` is not a zygote, the request does not wait for an answer (any more), or
+ *   `pid` is not a child of this process: then it counts as refused;
+ * - MF_E_SYSTEM: no descriptor is left to watch the child, which is killed.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `request` is NULL or valid for as many bytes as its size says.
  */
 int32_t mf_zygote_reply(int32_t fd, const struct mf_zygote_request *request, int64_t pid);
+
+/**
+ * Tells the host that this runtime cannot start workers, and why: mf_engine_start() fails with that
+ * text. In an engine that has started before, and has executed the runtime again since, it counts
+ * as a failed start: it is tried again, and after several in a row tasks fail with that text. The
+ * host kills this process.
+ *
+ * - `fd`: from mf_zygote_open().
+ * - `text`: the reason, of which about 1000 bytes arrive; what is not UTF-8 in it is replaced. NULL
+ *   = none.
+ *
+ * Returns MF_OK, MF_E_CLOSED if the host is gone, or MF_E_INVALID if `fd` is not a zygote. Any
+ * thread; waits for another thread's mf_zygote_recv(). Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `text` is NULL or a NUL-terminated string.
+ */
+int32_t mf_zygote_fail(int32_t fd, const char *text);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -335,7 +335,12 @@ impl World {
             op::EARLY => self.early(args),
             op::CANCEL => {
                 if let Some((index, _)) = self.pick(args[0]) {
-                    self.core.cancel(index);
+                    if args[1] & 1 == 0 {
+                        self.core.cancel(index);
+                    } else if self.core.cancel_unstarted(index) {
+                        let kept = self.core.table.kept(index).unwrap();
+                        assert_eq!((kept.outcome(), kept.attempt()), (Outcome::Cancelled, 0));
+                    }
                 }
             }
             op::AWAIT => {

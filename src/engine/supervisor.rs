@@ -481,6 +481,12 @@ impl Supervisor {
                     }
                 );
                 lane.kill();
+                if lane.process.is_none() && self.shared.config.has_zygote_program() {
+                    // Nobody has forked it: the runtime hangs.
+                    let why = format!("it has started no worker for {patience:?}");
+                    self.zygote.note_trouble(why);
+                    self.zygote.kill();
+                }
             }
             let Some(kill_after) = core.kill_after else {
                 continue;

@@ -22,6 +22,7 @@ mod submit;
 mod task;
 mod types;
 mod worker;
+mod zygote;
 
 pub use completion::*;
 pub use config::*;
@@ -32,3 +33,4 @@ pub use submit::*;
 pub use task::*;
 pub use types::*;
 pub use worker::*;
+pub use zygote::*;

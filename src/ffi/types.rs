@@ -65,6 +65,9 @@ pub const MF_F_DATA: u32 = 4;
 /// For mf_cancel: if the task is running, its worker is asked to leave, and killed after
 /// mf_config.kill_grace_ns.
 pub const MF_CANCEL_KILL: u32 = 1;
+/// For mf_cancel: only if the task was never started and no worker has been given it, so that it
+/// will never run.
+pub const MF_CANCEL_UNSTARTED: u32 = 2;
 
 /// In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left.
 pub const MF_RETRY_FAILED: u32 = 1;
@@ -362,7 +365,8 @@ pub struct mf_work {
     pub label: [u8; 16],
 }
 
-/// A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version.
+/// A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+/// rest.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct mf_zygote_request {

@@ -1,4 +1,4 @@
-//! Worker programs: executables that join a lane which they inherited.
+//! Worker programs: processes that join a lane which they inherited.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -46,12 +46,18 @@ fn find(worker: *const mf_worker) -> Result<&'static Joined> {
 }
 
 /// Joins the lane that this program inherited from the engine that started it
-/// (mf_config.worker_argv). Once per process; the engine sends tasks from then on.
+/// (mf_config.worker_argv), or from the zygote that has forked it (MF_ZYGOTE). Once per process; the
+/// engine sends tasks from then on.
+///
+/// In a zygote's child this comes before anything else, threads above all: it restricts the process
+/// as mf_config.sandbox says. After an error such a child must exit, by _exit().
 ///
 /// - `worker`: receives the handle.
 ///
 /// Returns MF_OK, or
-/// - MF_E_INVALID: NULL, or the process was not started by an engine, or it has joined already;
+/// - MF_E_INVALID: NULL, or the process was neither started by an engine nor forked by a zygote
+///   between mf_zygote_recv() and mf_zygote_reply(), or it has joined already;
+/// - MF_E_CLOSED: the zygote that has forked it is gone;
 /// - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
 /// - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
 ///
@@ -220,48 +226,5 @@ pub unsafe extern "C" fn mf_worker_leave(worker: *mut mf_worker) -> i32 {
             }
         }
         Ok(MF_OK)
-    })
-}
-
-/// For a language runtime's own zygote: receives a request to fork a worker.
-///
-/// - `fd`: the socket that the runtime was given.
-/// - `request`: receives the request; its `size` is set by the caller.
-///
-/// Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
-///
-/// # Safety
-/// `request` is NULL or valid for as many bytes as its size says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mf_zygote_recv(fd: i32, request: *mut mf_zygote_request) -> i32 {
-    let _ = (fd, request);
-    guard(|| {
-        Err(Error::Unsupported(
-            "foreign zygotes, in this version".into(),
-        ))
-    })
-}
-
-/// For a language runtime's own zygote: answers a request with the process that it forked.
-///
-/// - `fd`: the socket that the runtime was given.
-/// - `request`: the request that is answered.
-/// - `pid`: the new process.
-///
-/// Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
-///
-/// # Safety
-/// `request` is NULL or valid for as many bytes as its size says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mf_zygote_reply(
-    fd: i32,
-    request: *const mf_zygote_request,
-    pid: i64,
-) -> i32 {
-    let _ = (fd, request, pid);
-    guard(|| {
-        Err(Error::Unsupported(
-            "foreign zygotes, in this version".into(),
-        ))
     })
 }

@@ -27,6 +27,7 @@ from . import _library
 from ._library import Prototype
 from .errors import EngineError
 
+MF_VERSION_STRING = "0.1.0"
 MF_ABI_VERSION = 0
 
 MF_OK = 0

@@ -63,12 +63,13 @@ class Calls:
         cancels its task: if it runs, it is told so, and goes on unless it looks.
         """
         core = self._running()
+        value: object
         if callable(work):
-            kind, value = _wire.CALL, (work, args, kwargs)
-            default = TaskType.CPU_BOUND
+            kind, default = _wire.CALL, TaskType.CPU_BOUND
+            value = (work, args, kwargs)
         else:
-            kind, value = _wire.SCRIPT, (fspath(work), args[0] if args else kwargs)
-            default = TaskType.IO_BOUND
+            kind, default = _wire.SCRIPT, TaskType.IO_BOUND
+            value = (fspath(work), args[0] if args else kwargs)
         opts = core.options(
             io=(task_type or default) is TaskType.IO_BOUND, timeout=timeout, max_attempts=retries + 1
         )

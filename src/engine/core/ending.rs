@@ -233,6 +233,22 @@ impl Core {
         self.table.keep(index, completion);
     }
 
+    /// Cancels a task that was never started and is on no lane. True if it will never run, also
+    /// because of an earlier call.
+    pub(crate) fn cancel_unstarted(&mut self, index: u32) -> bool {
+        let entry = self.table.get(index);
+        match entry.place {
+            Place::Central if entry.attempt == 0 => {
+                self.cancel(index);
+                true
+            }
+            Place::Ready | Place::Held => self.table.kept(index).is_some_and(|completion| {
+                completion.outcome == Outcome::Cancelled && completion.attempt == 0
+            }),
+            Place::Central | Place::Lane { .. } | Place::Free => false,
+        }
+    }
+
     /// Asks for a task to be cancelled: at once if it is queued here, by its ticket if a worker
     /// has it.
     pub(crate) fn cancel(&mut self, index: u32) {
