@@ -155,7 +155,7 @@ def _setup_file(settings: Settings) -> int:
     workers = settings.cpu.workers + settings.io.workers
     setup = {
         "sys_path": _sys_path(),
-        "library": _abi.path,
+        "library": os.fspath(_abi.path),
         "preload": list(settings.preload),
         "initializer": initializer,
         "capture": settings.capture_output,

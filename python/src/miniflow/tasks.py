@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from .errors import ConfigError
 
-__all__ = ["Result", "Task", "TaskStatus", "TaskType"]
+__all__ = ["Result", "Task", "TaskProgress", "TaskStatus", "TaskType"]
 
 
 class TaskType(Enum):
@@ -32,7 +32,19 @@ class TaskStatus(Enum):
     CANCELLED = "cancelled"
 
 
-_PENDING = TaskStatus.PENDING
+class TaskProgress(NamedTuple):
+    """Where a task is, and how far it says it has come."""
+
+    status: TaskStatus
+    #: The worker that runs it, such as "io-0".
+    worker_id: str | None
+    #: Seconds since its start; 0 unless it is running.
+    elapsed: float
+    #: What it last gave to `context.progress(done, total)`; a total of 0 is not known.
+    done: int
+    total: int
+
+
 _COMPLETED = TaskStatus.COMPLETED
 
 # Ids must be unique, not secret, and uuid.uuid4() would be most of what a task costs. A forked child
