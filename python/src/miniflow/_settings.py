@@ -161,6 +161,7 @@ def _setup_file(settings: Settings) -> int:
         "capture": settings.capture_output,
         "blas_threads": max(1, available_cpus() // max(1, workers)),
         "memory_limit": settings.memory_limit,
+        "first_io_worker": settings.cpu.workers,
     }
     fd = os.memfd_create("miniflow-setup", os.MFD_CLOEXEC)
     try:
