@@ -20,9 +20,11 @@ _CLASSES = {_abi.MF_CPU_BOUND: "cpu", _abi.MF_IO_BOUND: "io"}
 class Runner:
     """Runs the tasks of one worker, on any of its threads."""
 
-    def __init__(self, worker: ctypes.c_void_p, *, capture: bool) -> None:
+    def __init__(self, worker: ctypes.c_void_p, *, capture: bool, io_base: int) -> None:
         slot = _abi.check(_abi.lib.mf_worker_slot(worker))
         task_class = _abi.check(_abi.lib.mf_worker_class(worker))
+        if task_class == _abi.MF_IO_BOUND:
+            slot -= io_base  # its number in its class
         self._name = f"{_CLASSES[task_class]}-{slot}"
         self._scripts = Scripts()
         self._capture = output.Capture() if capture else None
@@ -82,10 +84,10 @@ class Runner:
         if kind == _wire.CHUNK:
             function, columns = _wire.loads(payload)
             return list(map(function, *columns))
-        context = self._context(work)
         if kind == _wire.SCRIPT:
-            path, params = _wire.loads(payload)
-            return self._scripts.run(path, params, context)
+            path, params, *own_id = _wire.loads(payload)
+            return self._scripts.run(path, params, self._context(work, *own_id))
+        context = self._context(work)
         if kind == _wire.ITEM:
             return self._scripts.run_item(_wire.loads(payload), context)
         if kind == _wire.JSON_SCRIPT:
@@ -93,14 +95,14 @@ class Runner:
             return self._scripts.run(order["script"], order["params"], context)
         raise WorkerError(f"a task of the unknown kind {kind!r}: host and worker differ in version")
 
-    def _context(self, work: _abi.Work) -> Context:
+    def _context(self, work: _abi.Work, task_id: str | None = None) -> Context:
         task = work.task
-        label = bytes(work.label)
-        if not any(label):
-            label = bytes(work.id.bytes)
-        digits = label.hex()
+        if task_id is None:
+            label = bytes(work.label)
+            digits = (label if any(label) else bytes(work.id.bytes)).hex()
+            task_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
         return Context(
-            f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",
+            task_id,
             self._name,
             work.attempt,
             lambda: _abi.fast.mf_task_cancelled(task) == 1,
