@@ -1334,6 +1334,67 @@ int32_t mf_task_end(struct mf_task *task,
                     size_t len);
 
 /**
+ * The payload of the task in hand as memory of its own, which stays readable after the task's end:
+ * for language runtimes whose objects lie over payloads and may outlive the task.
+ *
+ * - `task`: the task in hand, also a handler's.
+ * - `data`: receives the address of the payload: not NULL, also if it is empty, and aligned to 64
+ *   bytes. Read-only.
+ * - `len`: receives its bytes.
+ * - `view`: receives a handle for mf_view_detach() and mf_view_release(), never 0.
+ *
+ * The bytes are the payload until the task ends. After that the memory is still there, but the host
+ * puts other payloads into it, unless mf_view_detach() was called before. Where a payload is shorter
+ * than a page, the view is a copy: nothing is ever put into that, and detaching it costs nothing.
+ *
+ * Returns MF_OK, or with NULL, 0 and 0
+ * - MF_E_INVALID: a stale task, or NULL;
+ * - MF_E_NO_MEMORY: the process has too little memory or too many mappings (vm.max_map_count);
+ * - MF_E_SYSTEM: the system refuses.
+ *
+ * The pages of the payload are mapped once more, at the cost of a system call; a task can have
+ * several views. One thread at a time for one task. Forked child: MF_E_INVALID; but it inherits the
+ * memory of the views that its parent has, for as long as it lives. Since 0.1.
+ *
+ * Pointers:
+ * `data`, `len` and `view` are NULL or valid for a write.
+ */
+int32_t mf_task_view(const struct mf_task *task,
+                     const void **data,
+                     size_t *len,
+                     uint64_t *view);
+
+/**
+ * Makes the memory of a view this process's own: it keeps the bytes that it has now, at the same
+ * address, until mf_view_release(). To be called before the task ends, and only if something still
+ * refers to the view: it costs a copy, and memory for it.
+ *
+ * - `view`: as mf_task_view() gave it. Detaching it again changes nothing.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: not a view, or one that was released;
+ * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses. Nothing has changed.
+ *
+ * Other threads may read the memory meanwhile, and see what they saw before. Any thread. Forked
+ * child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_view_detach(uint64_t view);
+
+/**
+ * Gives the memory of a view back, detached or not, before or after the end of its task. Nothing may
+ * refer to it any more.
+ *
+ * - `view`: as mf_task_view() gave it. 0 is none: nothing happens.
+ *
+ * Returns MF_OK, or MF_E_INVALID for one that was released already, or is made up. Any thread.
+ * Forked child: MF_E_INVALID, also for the parent's views. Since 0.1.
+ *
+ * Pointers:
+ * Nobody reads the memory any more.
+ */
+int32_t mf_view_release(uint64_t view);
+
+/**
  * Joins the lane that this program inherited from the engine that started it
  * (mf_config.worker_argv), or from the zygote that has forked it (MF_ZYGOTE). Once per process; the
  * engine sends tasks from then on.

@@ -27,6 +27,7 @@ const SOURCES: [&str; 10] = [
     "completion",
     "status",
     "task",
+    "view",
     "worker",
     "zygote",
 ];

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from miniflow import _abi
+from miniflow import _abi, _core
 
 HEADER = Path(__file__).resolve().parents[2] / "include" / "miniflow.h"
 COMPILER = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
@@ -133,6 +133,18 @@ def test_every_structure_has_the_headers_size_and_fields(header: Header) -> None
 def test_a_completion_is_of_the_frozen_size() -> None:
     assert ctypes.sizeof(_abi.Completion) == 128
     assert ctypes.sizeof(_abi.TaskId) == 16
+
+
+def test_completions_are_read_in_bulk_where_their_fields_are() -> None:
+    read = "user_data outcome code flags worker attempt data len queued_ns run_ns handle".split()
+    row = _abi.Completion()
+    row.id.bytes[:] = [1, *([0] * 15)]
+    for value, field in enumerate(read, start=2):
+        setattr(row, field, value)
+    assert _core._ROW.unpack(row) == tuple(range(1, len(read) + 2))
+    assert _core._ROW.size == ctypes.sizeof(row)
+    words = memoryview(row).cast("B").cast("Q")
+    assert words[_core._HANDLE_WORD] == row.handle
 
 
 def test_every_function_is_declared_or_left_out_on_purpose(header: Header) -> None:

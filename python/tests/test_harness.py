@@ -26,6 +26,7 @@ def run_pytest(directory: Path, test: str, **environment: str) -> subprocess.Com
         stderr=subprocess.STDOUT,
         text=True,
         timeout=120,
+        check=False,
     )
 
 

@@ -21,6 +21,7 @@ mod status;
 mod submit;
 mod task;
 mod types;
+mod view;
 mod worker;
 mod zygote;
 
@@ -32,5 +33,6 @@ pub use status::*;
 pub use submit::*;
 pub use task::*;
 pub use types::*;
+pub use view::*;
 pub use worker::*;
 pub use zygote::*;

@@ -184,7 +184,10 @@ fn find(task: *const mf_task) -> Result<&'static TaskCell> {
 
 /// Runs `body` on the task of a handle.
 #[inline]
-fn with<R>(task: *const mf_task, body: impl FnOnce(&mut Task<'static>) -> Result<R>) -> Result<R> {
+pub(crate) fn with<R>(
+    task: *const mf_task,
+    body: impl FnOnce(&mut Task<'static>) -> Result<R>,
+) -> Result<R> {
     let cell = find(task)?;
     // SAFETY: the cell is `LIVE` with the handle's generation, and by the contract of `mf_task`
     // no other thread uses or finishes the task during this call.

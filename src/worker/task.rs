@@ -9,6 +9,7 @@ use crate::shm::layout::RESULT_WORDS;
 use crate::shm::segments::{words_as_bytes, words_as_bytes_mut};
 use crate::shm::slot::{Ending, Kind};
 use crate::sys::sync::Ordering;
+use crate::sys::view::View;
 use crate::task::{Class, Label, TaskId};
 use crate::worker::lane::{Hand, Lane, Started};
 
@@ -138,6 +139,16 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         payload_of(self.lane, &self.started)
+    }
+
+    /// A view of the payload that outlives the task.
+    pub(crate) fn view(&self) -> Result<View> {
+        let message = &self.started.message;
+        if message.meta.in_arena() {
+            self.lane.shared().payload_view(message)
+        } else {
+            Ok(View::copy(self.payload()))
+        }
     }
 
     /// The task's id.

@@ -34,6 +34,11 @@ class Admission:
         self._room -= 1
         return True
 
+    def look_again(self) -> None:
+        """Tasks have come in by another way: there is less room than was thought. The caller holds the
+        lock."""
+        self._room = 0
+
     def waiting(self) -> int:
         """Tasks that wait to be started."""
         running = sum(row.running for row in self.core.workers())

@@ -26,7 +26,7 @@ _STATUS = {
 class Ledger:
     """The records of an engine, by the ids of their tasks."""
 
-    __slots__ = ("accepted", "ended", "records")
+    __slots__ = ("accepted", "ended", "held", "records")
 
     def __init__(self) -> None:
         #: Those whose results nobody has taken.
@@ -35,10 +35,12 @@ class Ledger:
         self.ended: dict[str, Record] = {}
         #: How many there ever were.
         self.accepted = 0
+        #: How many wait for other tasks, in workflows.
+        self.held = 0
 
     def flying(self) -> int:
-        """How many are not settled."""
-        return len(self.records) - len(self.ended)
+        """How many the workers have been given, or wait for one of them."""
+        return len(self.records) - len(self.ended) - self.held
 
 
 class Record:
@@ -113,6 +115,19 @@ class Record:
         task._look = None
         self._ledger.ended[self.task_id] = self
         self.settled = True
+
+    @property
+    def outcome(self) -> int:
+        """How it ended, once it is settled."""
+        return self._outcome
+
+    def value(self) -> Any:
+        """What the task returned, once it has completed."""
+        return _outcome.value(self._data)[0]
+
+    def why(self) -> str:
+        """What went wrong, once it has ended otherwise."""
+        return self.result(0).error or "for a reason that it did not tell"
 
     def result(self, io_base: int) -> Result:
         """The result, once it is settled. `io_base` is the number of the first IO-bound worker."""

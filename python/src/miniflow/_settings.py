@@ -155,14 +155,13 @@ def _setup_file(settings: Settings) -> int:
     workers = settings.cpu.workers + settings.io.workers
     setup = {
         "sys_path": _sys_path(),
-        "library": str(_abi.path),
+        "library": os.fspath(_abi.path),
         "preload": list(settings.preload),
         "initializer": initializer,
         "capture": settings.capture_output,
         "blas_threads": max(1, available_cpus() // max(1, workers)),
         "memory_limit": settings.memory_limit,
-        # Workers are numbered through, the CPU-bound ones first.
-        "io_base": settings.cpu.workers if settings.cpu.max_workers is None else settings.cpu.max_workers,
+        "first_io_worker": settings.cpu.workers,
     }
     fd = os.memfd_create("miniflow-setup", os.MFD_CLOEXEC)
     try:

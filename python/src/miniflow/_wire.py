@@ -99,6 +99,11 @@ def dump(kind: bytes, value: object) -> Message:
         if _MAIN in stream:
             # Something of this process's main module, which is another module over there.
             stream = _dump_by_value(value, buffers, None)
+    return pack(kind, stream, buffers)
+
+
+def pack(kind: bytes, stream: bytes, buffers: list[pickle.PickleBuffer]) -> Message:
+    """A message of a pickle and the buffers that it left out."""
     if buffers:
         return Envelope(kind + stream, buffers)
     return kind + stream

@@ -8,12 +8,14 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _wire, status
+from . import _abi, _wire, status
 from ._admission import Admission, cancel_unstarted
 from ._calls import Calls
 from ._core import Core
+from ._flows import FlowRecord, Flows
 from ._record import Ledger, Record, worker_name
 from ._settings import ClassSettings, Settings
 from .config import EngineConfig
@@ -63,6 +65,7 @@ class Engine(Calls):
         self._arrival = threading.Condition()
         self._expecting = 0
         self._look = _looker(weakref.ref(self))
+        self._flows: Flows | None = None
 
     # -- start and end
 
@@ -101,6 +104,8 @@ class Engine(Calls):
                 return
             self._closing = True
             # If this is interrupted, the engine is still there, for another shutdown.
+            if self._flows is not None:
+                self._flows.close()
             cancel_unstarted(core, list(self._records.values()))
             core.stop(timeout)
             core.close()
@@ -158,22 +163,63 @@ class Engine(Calls):
                 del self._records[task_id]
                 self._ledger.accepted -= 1
             raise
-        if self._expecting:
-            with self._arrival:
-                self._arrival.notify_all()
+        self._announce()
         return task_id
 
-    def _send(self, core: Core, task: Task, record: Record) -> None:
-        """Hands an admitted task to the workers."""
+    def submit_workflow(self, tasks: Iterable[Task]) -> list[str]:
+        """Submits tasks that wait for each other, by their `dependencies`, and returns their ids.
+
+        A task is started when all that it depends on have completed, with their results in
+        `params["upstream_results"]`, by their ids. If one fails or is cancelled, all that depend on it
+        fail, near and far, with an error that names it. The tasks count for `input_queue_size` only
+        when nothing but a worker is missing, and a workflow of any width is taken.
+
+        Raises :class:`~miniflow.TaskError` and submits nothing: TASK006 if a task depends on one that is
+        not among them, or on itself by way of others; TASK005 if one is in the engine already. Raises
+        :class:`~miniflow.EngineError` ENG002 before the start.
+        """
+        core = self._running()
+        flows = self._flows
+        if flows is None or flows.core is not core:
+            flows = self._flows = Flows(core, self._send_later, self._ledger)
+        flow = flows.new(tasks)
+        admission = self._admission
+        with admission.lock:
+            for task_id in flow.records:
+                if task_id in self._records:
+                    raise TaskError(f"task {task_id} is in the engine already", "TASK005", task_id)
+            self._records.update(flow.records)
+            self._ledger.accepted += len(flow.records)
+            admission.look_again()
+        ids = list(flow.records)
+        try:
+            flows.start(flow)
+        except BaseException:
+            for record in flow.records.values():
+                if record.submitted and not record.settled:
+                    core.interrupt(record)
+            flows.abandon(flow, _abi.MF_CANCELLED, "the submission of its workflow was interrupted")
+            raise
+        self._announce()
+        return ids
+
+    def _send_later(self, core: Core, task: Task, record: FlowRecord, params: Any) -> None:
+        """Hands a task of a workflow to the workers, waiting for room."""
+        payload, opts = self._order(core, task, params)
+        task._look = self._look
+        core.submit(_wire.SCRIPT, payload, record, opts)
+
+    def _order(self, core: Core, task: Task, params: Any) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
+        """What a worker is told, and the engine."""
         task_id, path = task.id, task.script_path
         if path[0] != "/":
             path = os.path.join(os.getcwd(), path)
-        payload: tuple[Any, ...] = (path, task.params)
+        payload: tuple[Any, ...] = (path, params)
         if _uuid(task_id):
             label = bytes.fromhex(task_id.replace("-", ""))
         else:
             label = b""
-            payload = (path, task.params, task_id)
+            payload = (path, params, task_id)
         opts = core.options(
             io=task.task_type is _IO,
             timeout=task.timeout,
@@ -181,6 +227,12 @@ class Engine(Calls):
             priority=task.priority,
             label=label,
         )
+        return payload, opts
+
+    def _send(self, core: Core, task: Task, record: Record) -> None:
+        """Hands an admitted task to the workers."""
+        task_id = task.id
+        payload, opts = self._order(core, task, task.params)
         task._status = TaskStatus.PENDING
         task.retry_count = 0
         task._look = self._look
@@ -191,6 +243,12 @@ class Engine(Calls):
                 raise EngineError("the engine was shut down", "ENG002") from error
             code = "TASK001" if isinstance(error, QueueFull) else None
             raise TaskError(f"task {task_id} cannot be submitted: {error.message}", code, task_id) from error
+
+    def _announce(self) -> None:
+        """Wakes who waits for the result of a task that was not submitted."""
+        if self._expecting:
+            with self._arrival:
+                self._arrival.notify_all()
 
     def _admit(self, admission: Admission, task_id: str) -> None:
         """Lets one more task in, or raises TASK001, TASK002 or TASK005."""
@@ -276,6 +334,8 @@ class Engine(Calls):
         core, record = self._core, self._records.get(task_id)
         if core is None or record is None or record.settled:
             return False
+        if isinstance(record, FlowRecord) and record.flows.cancel(record):
+            return True
         return core.interrupt(record, kill=kill)
 
     def task_state(self, task_id: str) -> TaskProgress | None:

@@ -86,6 +86,15 @@ class Workflow:
             name = next(d for d in self._tasks[name].dependencies if d in among)
         return walk[seen[name] :][::-1]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all tasks have ended."""
+        return not self._tasks
+
+    def tasks(self) -> list[Task]:
+        """The tasks that have not ended, in the order in which they were given."""
+        return list(self._tasks.values())
+
     def ids(self) -> list[str]:
         """The ids of the tasks that have not ended, in the order in which they were given."""
         return list(self._tasks)

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import json
+import pickle
 from typing import Any
 
 from .. import _abi, _wire
 from ..errors import WorkerError
-from . import failures, output
+from . import output, portable
 from .context import Context
+from .failure import Failure
 from .scripts import Scripts
 
 _OK = 0
 _RAISED = 1
-_CLASSES = {_abi.MF_CPU_BOUND: "cpu", _abi.MF_IO_BOUND: "io"}
 
 
 class Runner:
     """Runs the tasks of one worker, on any of its threads."""
 
-    def __init__(self, worker: ctypes.c_void_p, *, capture: bool, io_base: int) -> None:
+    def __init__(self, worker: ctypes.c_void_p, *, capture: bool, first_io_worker: int) -> None:
         slot = _abi.check(_abi.lib.mf_worker_slot(worker))
         task_class = _abi.check(_abi.lib.mf_worker_class(worker))
-        if task_class == _abi.MF_IO_BOUND:
-            slot -= io_base  # its number in its class
-        self._name = f"{_CLASSES[task_class]}-{slot}"
+        is_io = task_class == _abi.MF_IO_BOUND
+        self._name = f"io-{slot - first_io_worker}" if is_io else f"cpu-{slot}"
         self._scripts = Scripts()
-        self._capture = output.Capture() if capture else None
+        self._capture = capture
+        if capture:
+            output.install()
         # Why no task can be run here, if the initializer failed.
         self._broken: BaseException | None = None
 
@@ -42,20 +44,21 @@ class Runner:
 
     def run(self, work: _abi.Work, payload: _wire.Readable) -> tuple[int, _wire.Message]:
         """Runs a task: its code (0 if it did not raise) and its reply. Never raises."""
-        if payload[0] == 67 and self._capture is None:  # CALL, the fast one
+        if payload[0] == 67 and not self._capture:  # CALL, the fast one
             try:
                 if self._broken is not None:
                     raise self._no_initializer()
                 function, args, kwargs = _wire.loads(payload)
                 return _OK, _wire.dump(_wire.VALUE, function(*args, **kwargs))
             except BaseException as error:
-                return _RAISED, failures.encode(error)
+                return _RAISED, Failure.of(error).to_pickle()
         return self._run(work, payload)
 
     def _run(self, work: _abi.Work, payload: _wire.Readable) -> tuple[int, _wire.Message]:
         kind = _wire.kind_of(payload)
-        as_json = kind == _wire.JSON_SCRIPT
-        captured = None if self._capture is None else self._capture.start()
+        captured = output.Captured() if self._capture else None
+        if captured is not None:
+            captured.start()
         error: BaseException | None = None
         value: Any = None
         try:
@@ -64,18 +67,28 @@ class Runner:
             value = self._value(kind, work, payload)
         except BaseException as raised:
             error = raised
-        stdout, stderr = ("", "") if captured is None else captured.stop()
+        printed = ("", "") if captured is None else captured.finish()
+        as_json = kind == _wire.JSON_SCRIPT
         if error is None:
             try:
                 if as_json:
-                    return _OK, _json_value(value, stdout, stderr)
-                if captured is not None:
-                    return _OK, _wire.dump(_wire.VALUE_AND_OUTPUT, (value, stdout, stderr))
-                return _OK, _wire.dump(_wire.VALUE, value)
+                    return _OK, _json_value(value, *printed)
+                return _OK, self._pickled(kind, value, printed)
             except BaseException as raised:  # it cannot be pickled, or is no JSON
                 error = raised
-        encode = failures.encode_json if as_json else failures.encode
-        return _RAISED, encode(error, stdout, stderr)
+        failure = Failure.of(error)
+        return _RAISED, failure.to_json(*printed) if as_json else failure.to_pickle(*printed)
+
+    def _pickled(self, kind: bytes, value: Any, printed: tuple[str, str]) -> _wire.Message:
+        reply = _wire.VALUE
+        if self._capture:
+            reply = _wire.VALUE_AND_OUTPUT
+            value = (value, *printed)
+        if kind == _wire.CALL or kind == _wire.CHUNK:
+            return _wire.dump(reply, value)
+        # It may hold what only the script defines.
+        buffers: list[pickle.PickleBuffer] = []
+        return _wire.pack(reply, portable.dumps(value, buffers), buffers)
 
     def _value(self, kind: bytes, work: _abi.Work, payload: _wire.Readable) -> Any:
         if kind == _wire.CALL:
@@ -84,10 +97,12 @@ class Runner:
         if kind == _wire.CHUNK:
             function, columns = _wire.loads(payload)
             return list(map(function, *columns))
-        if kind == _wire.SCRIPT:
-            path, params, *own_id = _wire.loads(payload)
-            return self._scripts.run(path, params, self._context(work, *own_id))
         context = self._context(work)
+        if kind == _wire.SCRIPT:
+            path, params, *named = _wire.loads(payload)
+            if named:
+                context.task_id = named[0]  # one that is no UUID
+            return self._scripts.run(path, params, context)
         if kind == _wire.ITEM:
             return self._scripts.run_item(_wire.loads(payload), context)
         if kind == _wire.JSON_SCRIPT:
@@ -95,14 +110,14 @@ class Runner:
             return self._scripts.run(order["script"], order["params"], context)
         raise WorkerError(f"a task of the unknown kind {kind!r}: host and worker differ in version")
 
-    def _context(self, work: _abi.Work, task_id: str | None = None) -> Context:
+    def _context(self, work: _abi.Work) -> Context:
         task = work.task
-        if task_id is None:
-            label = bytes(work.label)
-            digits = (label if any(label) else bytes(work.id.bytes)).hex()
-            task_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        label = bytes(work.label)
+        if not any(label):
+            label = bytes(work.id.bytes)
+        digits = label.hex()
         return Context(
-            task_id,
+            f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",
             self._name,
             work.attempt,
             lambda: _abi.fast.mf_task_cancelled(task) == 1,
@@ -116,7 +131,7 @@ class Runner:
 
     def refusal(self, why: str) -> bytes:
         """The reply of a task whose own reply cannot be stored."""
-        return failures.encode(WorkerError(why))
+        return Failure.of(WorkerError(why)).to_pickle()
 
 
 def _report(task: int | None, done: int, total: int) -> None:
