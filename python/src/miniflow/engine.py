@@ -321,6 +321,23 @@ class Engine(Calls):
                 self._expecting -= 1
         return self._records.get(task_id)
 
+    def ended_tasks(self, timeout: float | None = 0.0) -> list[str]:
+        """The ids of the tasks whose results can be taken, in the order in which they ended; waits `timeout`
+        seconds at most for the first one. Empty if none has ended."""
+        ended = self._ledger.ended
+        core = self._core
+        if core is not None:
+            core.drive(0)
+            if not ended:
+                try:
+                    core.wait_until(lambda: bool(ended) or self._core is not core, timeout)
+                except EngineError:
+                    if self._core is core:
+                        raise
+        elif not self._started_once:
+            self._running()  # raises
+        return list(ended)
+
     def cancel_task(self, task_id: str, kill: bool = False) -> bool:
         """Asks for a task to be cancelled; False if it has ended or is unknown. Its result tells what
         became of it.

@@ -51,6 +51,8 @@ class BaseQueue:
         return self._put(list(items), max_retries * delay)
 
     def _put(self, items: list[Any], timeout: float) -> bool:
+        if len(items) > self.maxsize:
+            timeout = 0.0  # there never will be
         with self._lock:
             if not self._emptied.wait_for(lambda: len(self._items) + len(items) <= self.maxsize, timeout):
                 self.dropped_items += len(items)
