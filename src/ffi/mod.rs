@@ -21,7 +21,9 @@ mod status;
 mod submit;
 mod task;
 mod types;
+mod view;
 mod worker;
+mod zygote;
 
 pub use completion::*;
 pub use config::*;
@@ -31,4 +33,6 @@ pub use status::*;
 pub use submit::*;
 pub use task::*;
 pub use types::*;
+pub use view::*;
 pub use worker::*;
+pub use zygote::*;

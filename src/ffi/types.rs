@@ -58,10 +58,16 @@ pub const MF_CANCELLED: i32 = 4;
 pub const MF_F_BY_SIGNAL: u32 = 1;
 /// In mf_completion.flags: the task died beside others and may not be the one to blame.
 pub const MF_F_COLLATERAL: u32 = 2;
+/// In mf_completion.flags: the task failed, and the data are the bytes that its handler or program
+/// gave to mf_task_end() or mf_task_fail_data(): no text of the library's.
+pub const MF_F_DATA: u32 = 4;
 
 /// For mf_cancel: if the task is running, its worker is asked to leave, and killed after
 /// mf_config.kill_grace_ns.
 pub const MF_CANCEL_KILL: u32 = 1;
+/// For mf_cancel: only if the task was never started and no worker has been given it, so that it
+/// will never run.
+pub const MF_CANCEL_UNSTARTED: u32 = 2;
 
 /// In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left.
 pub const MF_RETRY_FAILED: u32 = 1;
@@ -103,7 +109,7 @@ pub struct mf_worker {
 }
 
 /// The task in hand, on the worker's side: valid until its handler returns, or until
-/// mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+/// mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
 /// lives as long as it. One thread at a time may use it, whichever that is.
 #[derive(Debug)]
 pub struct mf_task {
@@ -143,8 +149,8 @@ pub struct mf_completion {
     pub attempt: u32,
     /// 0.
     pub reserved0: u32,
-    /// The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
-    /// NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+    /// The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
+    /// any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
     /// change if that worker misbehaves.
     pub data: *const c_void,
     /// Bytes at data.
@@ -337,7 +343,30 @@ pub struct mf_task_info {
     pub progress_total: u64,
 }
 
-/// A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version.
+/// A task in hand and everything about it. The caller sets size, mf_worker_take() the rest.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_work {
+    /// The caller's sizeof(mf_work).
+    pub size: u32,
+    /// 1 in the first start of the task, 2 in the second, and so on.
+    pub attempt: u32,
+    /// The task in hand; NULL with every error.
+    pub task: *mut mf_task,
+    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    pub payload: *const c_void,
+    /// Bytes at payload.
+    pub len: usize,
+    /// mf_submit_opts.user_data.
+    pub user_data: u64,
+    /// The id that submitting returned.
+    pub id: mf_task_id,
+    /// mf_submit_opts.label; zeros if none was given.
+    pub label: [u8; 16],
+}
+
+/// A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+/// rest.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct mf_zygote_request {

@@ -76,6 +76,16 @@ AT(mf_task_info, elapsed_ns, 16);
 AT(mf_task_info, progress_done, 24);
 AT(mf_task_info, progress_total, 32);
 
+CHECK(sizeof(mf_work) >= 72);
+AT(mf_work, size, 0);
+AT(mf_work, attempt, 4);
+AT(mf_work, task, 8);
+AT(mf_work, payload, 16);
+AT(mf_work, len, 24);
+AT(mf_work, user_data, 32);
+AT(mf_work, id, 40);
+AT(mf_work, label, 56);
+
 CHECK(sizeof(mf_zygote_request) >= 16);
 AT(mf_zygote_request, size, 0);
 AT(mf_zygote_request, incarnation, 8);
@@ -110,5 +120,5 @@ CHECK(MF_E_INTERNAL == -10);
 CHECK(MF_CPU_BOUND == 0 && MF_IO_BOUND == 1);
 CHECK(MF_COMPLETED == 0 && MF_FAILED == 1 && MF_CRASHED == 2 && MF_TIMED_OUT == 3);
 CHECK(MF_CANCELLED == 4);
-CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2);
+CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2 && MF_F_DATA == 4);
 CHECK(sizeof(mf_class) == 4 && sizeof(mf_outcome) == 4 && (mf_class)-1 < 0);

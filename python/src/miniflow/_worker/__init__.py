@@ -1,0 +1,1 @@
+"""What runs in a worker process: loading and running scripts, capturing output, reporting failures."""
