@@ -499,7 +499,7 @@ pub unsafe extern "C" fn mf_task_cancelled(task: *const mf_task) -> i32 {
     guard(|| with(task, |task| Ok(i32::from(task.is_cancelled()))))
 }
 
-/// Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
+/// Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards, and so is what
 /// mf_task_payload() and mf_task_reply_buf() gave.
 ///
 /// - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.

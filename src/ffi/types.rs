@@ -366,7 +366,8 @@ pub struct mf_work {
     pub attempt: u32,
     /// The task in hand; NULL with every error.
     pub task: *mut mf_task,
-    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    /// The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+    /// empty.
     pub payload: *const c_void,
     /// Bytes at payload.
     pub len: usize,
