@@ -183,3 +183,11 @@ def get_kept() -> Any:
 
 def big(size: int) -> bytearray:
     return bytearray(size)
+
+
+class Plain:
+    """An object that one can refer to weakly."""
+
+
+def make_plain(_: object) -> Plain:
+    return Plain()

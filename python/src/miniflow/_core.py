@@ -28,7 +28,7 @@ from typing import Callable, NamedTuple, Protocol
 
 from . import _abi, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, seconds
-from .errors import QueueFull, TaskError
+from .errors import EngineError, QueueFull, TaskError
 
 # mf_completion: id (half of it: not 0 if the row is in use), user_data, outcome, code, flags, worker,
 # attempt, data, len, queued_ns, run_ns, handle
@@ -42,8 +42,9 @@ _SLICE = 0.1
 _LOAN_FROM = 32 << 10
 # From so many bytes on, a result is read where it is.
 _VIEW_FROM = 32 << 10
-# Settling that has raised so often is not interrupted: it is the result that cannot be taken.
-_BALKS = 8
+# From so many attempts on, a result that cannot be taken is itself to blame.
+_ATTEMPTS = 3
+_ATTEMPTS_SHORT_OF_STACK = 8
 
 _submit = _abi.fast.mf_submit_as
 _poll = _abi.lib.mf_poll
@@ -100,7 +101,7 @@ class Core:
         self._bytes = memoryview(self._rows).cast("B")
         self._words = self._bytes.cast("Q")
         self._batch = 0  # how often the rows were done with
-        self._balking = (0, 0)  # the last sink that could not be settled, and how often
+        self._short_of_stack = (0, 0)  # for which token that was the case last, and how often
         self._held: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self._options: dict[tuple[object, ...], _abi.SubmitOpts] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -321,7 +322,8 @@ class Core:
         if not self._words[0]:  # else these are the rows of a drive that was interrupted
             _abi.check(_poll(self._handle, self._rows, _ROWS, max(0, int(timeout * NS))))
         batch = self._batch
-        count = token = 0
+        count = 0
+        row: tuple[int, ...] = ()
         pending = self._pending
         try:
             for row in _ROW.iter_unpack(self._bytes):
@@ -342,8 +344,9 @@ class Core:
                     del self._held[handle]
                 count += 1
         except BaseException as error:
-            self._balked(token, error)
-            raise
+            if not row or not self._is_unreadable(row, error):
+                raise  # the row is as it was, for whoever drives next
+            return count + 1
         # A callback that waited may have been here meanwhile: then these rows are done with, and what
         # is in their place is for the next who drives.
         if count and self._batch == batch:
@@ -355,19 +358,29 @@ class Core:
                 self._wake(False)
         return count
 
-    def _balked(self, token: int, error: BaseException) -> None:
-        """Something was raised while a sink was settled: by a signal handler, as a rule, and then whoever
-        drives next goes on there. But an object may raise anything while it is unpickled, and must not
-        stand in the way of all others for ever."""
-        known, times = self._balking
-        self._balking = (token, times + 1 if token == known else 1)
+    def _is_unreadable(self, row: tuple[int, ...], error: BaseException) -> bool:
+        """Whether it is the row's result that raised while its sink was settled, and not a signal handler
+        or the lack of something here. Then the sink is told: it must not stand in the way of others."""
+        _, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
         sink = self._pending.get(token)
-        # Signals are handled by the main thread, and other threads may have more room on their stacks.
-        passing = threading.current_thread() is threading.main_thread() or isinstance(error, RecursionError)
-        if sink is None or (passing and self._balking[1] < _BALKS):
-            return
+        if sink is None:
+            return False
+        if isinstance(error, RecursionError):
+            known, times = self._short_of_stack
+            self._short_of_stack = (token, times + 1 if token == known else 1)
+            if self._short_of_stack[1] < _ATTEMPTS_SHORT_OF_STACK:
+                return False
+        else:
+            for _ in range(_ATTEMPTS - 1):
+                data = self._hold(handle, at, size) if handle else _string_at(at, size)
+                try:
+                    sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
+                    return False
+                except BaseException as again:
+                    error = again
         text = f"the result cannot be unpickled: {type(error).__name__}: {error}"
-        sink.settle(_abi.MF_FAILED, 0, 0, _abi.MF_NO_WORKER, 0, text.encode(), 0, 0)
+        sink.settle(_abi.MF_FAILED, 0, 0, _abi.MF_NO_WORKER, attempt, text.encode(), queued, run)
+        return True
 
     def _hold(self, handle: int, at: int, size: int) -> memoryview:
         """A read-only view of a result where its worker wrote it, given back with its last user."""
@@ -636,9 +649,7 @@ def _watch(core: Core) -> None:
     while (token := core._next_watched()) is not None:
         try:
             core.wait_until(_settled(core._pending, token), None)
-        except BaseException:
-            if not core._finalizer.alive:
-                return
-            # What a callback raised must not keep the others waiting.
-            kind, error, trace = sys.exc_info()
-            threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+        except EngineError:
+            if core._finalizer.alive:
+                raise
+            return  # closed meanwhile

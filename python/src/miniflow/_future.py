@@ -158,7 +158,11 @@ class TaskFuture(Future[T]):
                 callback = self._done_callbacks.pop(0)
             try:
                 callback(self)
-            except Exception:
+            except BaseException as error:
+                # In the main thread it may be a KeyboardInterrupt, which is not the callback's own.
+                in_main = threading.current_thread() is threading.main_thread()
+                if in_main and not isinstance(error, Exception):
+                    raise
                 LOGGER.exception("exception calling callback for %r", self)
 
     # -- Future
