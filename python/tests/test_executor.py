@@ -737,8 +737,9 @@ def test_an_initializer_that_fails_fails_all_calls_with_its_reason() -> None:
 
 
 def test_an_initializer_that_cannot_be_pickled_fails_the_first_call() -> None:
-    with Executor(1, initializer=calls.identity, initargs=(threading.Lock(),)) as executor, pytest.raises(
-        TaskError, match="cannot be pickled"
+    with (
+        Executor(1, initializer=calls.identity, initargs=(threading.Lock(),)) as executor,
+        pytest.raises(TaskError, match="cannot be pickled"),
     ):
         executor.submit(calls.add, 1).result(TIMEOUT)
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Callable, NamedTuple, Protocol
 
-from . import _abi, _wire
+from . import _abi, _log, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, seconds
 from .errors import EngineError, QueueFull, TaskError
 
@@ -45,6 +45,9 @@ _VIEW_FROM = 32 << 10
 # From so many attempts on, a result that cannot be taken is itself to blame.
 _ATTEMPTS = 3
 _ATTEMPTS_SHORT_OF_STACK = 8
+
+_LABEL = 16
+_LABEL_AT: int = _abi.SubmitOpts.label.offset  # type: ignore[attr-defined]
 
 _submit = _abi.fast.mf_submit_as
 _poll = _abi.lib.mf_poll
@@ -103,13 +106,15 @@ class Core:
         self._batch = 0  # how often the rows were done with
         self._short_of_stack = (0, 0)  # for which token that was the case last, and how often
         self._held: dict[int, ctypes.Array[ctypes.c_char]] = {}
-        self._options: dict[tuple[object, ...], _abi.SubmitOpts] = {}
+        # With the bytes before and behind the label.
+        self._options: dict[tuple[object, ...], tuple[_abi.SubmitOpts, bytes, bytes]] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._watched: dict[int, None] = {}  # tokens, oldest first
         self._watcher: threading.Thread | None = None
         self._watch_lock = threading.Lock()
         self._stopped = False
         self._inherited = False
+        _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
         try:
@@ -138,21 +143,22 @@ class Core:
         key = (io, timeout, max_attempts, retry_failed, retry_timed_out, priority)
         known = self._options.get(key)
         if known is None:
-            known = _abi.SubmitOpts()
-            _abi.check(_abi.lib.mf_submit_opts_init(known, ctypes.sizeof(known)))
-            known.task_class = IO if io else CPU
-            known.deadline_ns = 0 if timeout is None else max(1, seconds(timeout))
-            known.max_attempts = max_attempts
-            known.priority = priority
-            known.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
+            made = _abi.SubmitOpts()
+            _abi.check(_abi.lib.mf_submit_opts_init(made, ctypes.sizeof(made)))
+            made.task_class = IO if io else CPU
+            made.deadline_ns = 0 if timeout is None else max(1, seconds(timeout))
+            made.max_attempts = max_attempts
+            made.priority = priority
+            made.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
                 _abi.MF_RETRY_TIMEOUT if retry_timed_out else 0
             )
+            image = bytes(made)
+            known = (made, image[:_LABEL_AT], image[_LABEL_AT + _LABEL :])
             if len(self._options) < 1024:
                 self._options[key] = known
         if label:
-            known = _abi.SubmitOpts.from_buffer_copy(known)
-            known.label[:] = list(label)
-        return known
+            return _abi.SubmitOpts.from_buffer_copy(known[1] + label + known[2])
+        return known[0]
 
     def submit(
         self,
