@@ -22,7 +22,7 @@ import weakref
 from contextlib import suppress
 from typing import Callable, NamedTuple, Protocol
 
-from . import _abi, _wire
+from . import _abi, _log, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, seconds
 from .errors import QueueFull
 
@@ -38,6 +38,9 @@ _SLICE = 0.1
 _LOAN_FROM = 32 << 10
 # From so many bytes on, a result is read where it is.
 _VIEW_FROM = 32 << 10
+
+_LABEL = 16
+_LABEL_AT: int = _abi.SubmitOpts.label.offset  # type: ignore[attr-defined]
 
 _submit = _abi.fast.mf_submit_as
 _poll = _abi.lib.mf_poll
@@ -91,12 +94,14 @@ class Core:
         self._bytes = memoryview(self._rows).cast("B")
         self._words = self._bytes.cast("Q")
         self._held: dict[int, ctypes.Array[ctypes.c_char]] = {}
-        self._options: dict[tuple[object, ...], _abi.SubmitOpts] = {}
+        # With the bytes before and behind the label.
+        self._options: dict[tuple[object, ...], tuple[_abi.SubmitOpts, bytes, bytes]] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._watched: dict[int, Sink] = {}
         self._watcher: threading.Thread | None = None
         self._watch_lock = threading.Lock()
         self._stopped = False
+        _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
         try:
@@ -124,21 +129,22 @@ class Core:
         key = (io, timeout, max_attempts, retry_failed, retry_timed_out, priority)
         known = self._options.get(key)
         if known is None:
-            known = _abi.SubmitOpts()
-            _abi.check(_abi.lib.mf_submit_opts_init(known, ctypes.sizeof(known)))
-            known.task_class = IO if io else CPU
-            known.deadline_ns = 0 if timeout is None else max(1, seconds(timeout))
-            known.max_attempts = max_attempts
-            known.priority = priority
-            known.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
+            made = _abi.SubmitOpts()
+            _abi.check(_abi.lib.mf_submit_opts_init(made, ctypes.sizeof(made)))
+            made.task_class = IO if io else CPU
+            made.deadline_ns = 0 if timeout is None else max(1, seconds(timeout))
+            made.max_attempts = max_attempts
+            made.priority = priority
+            made.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
                 _abi.MF_RETRY_TIMEOUT if retry_timed_out else 0
             )
+            image = bytes(made)
+            known = (made, image[:_LABEL_AT], image[_LABEL_AT + _LABEL :])
             if len(self._options) < 1024:
                 self._options[key] = known
         if label:
-            known = _abi.SubmitOpts.from_buffer_copy(known)
-            known.label[:] = list(label)
-        return known
+            return _abi.SubmitOpts.from_buffer_copy(known[1] + label + known[2])
+        return known[0]
 
     def submit(
         self,

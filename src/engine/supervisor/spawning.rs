@@ -22,6 +22,7 @@ impl Supervisor {
             return missing;
         }
         let now = Instant::now();
+        let unanswered = core.lanes().filter(|lane| lane.process.is_none()).count();
         let mut first = 0;
         for class in Class::ALL {
             let config = self.shared.config.class(class);
@@ -42,7 +43,7 @@ impl Supervisor {
             }
             let slots = first - config.max..first;
             let vacant = slots.filter(|&w| core.lanes[w as usize].is_none());
-            let room = SPAWNS.saturating_sub(missing.len());
+            let room = SPAWNS.saturating_sub(unanswered + missing.len());
             for worker in vacant.take(target.saturating_sub(staying).min(room)) {
                 let state = &self.slots[worker as usize];
                 if state.not_before.is_none_or(|t| now >= t) {

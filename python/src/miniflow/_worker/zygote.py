@@ -74,9 +74,7 @@ def _become_worker(setup: dict[str, Any]) -> NoReturn:
             # Private writable memory only: the shared arenas do not count.
             resource.setrlimit(resource.RLIMIT_DATA, (setup["memory_limit"],) * 2)
         initializer = setup["initializer"]
-        runner = tasks.Runner(
-            worker, capture=setup["capture"], first_io_worker=setup["first_io_worker"]
-        )
+        runner = tasks.Runner(worker, capture=setup["capture"], first_io_worker=setup["first_io_worker"])
         if initializer is not None:
             runner.initialize(base64.b64decode(initializer))
         pool.serve(worker, runner)
