@@ -133,6 +133,24 @@
 /** In mf_task_info.state: ended; its completion waits to be fetched. */
 #define MF_TASK_DONE 2
 
+/** For mf_log_level(): no message. */
+#define MF_LOG_OFF 0
+
+/** In mf_log_record.level: something is lost, or does not work. */
+#define MF_LOG_ERROR 1
+
+/** In mf_log_record.level: something unusual, which was dealt with. */
+#define MF_LOG_WARN 2
+
+/** In mf_log_record.level: what goes on. */
+#define MF_LOG_INFO 3
+
+/** In mf_log_record.level: for those who look for a fault. */
+#define MF_LOG_DEBUG 4
+
+/** In mf_log_record.level: everything. */
+#define MF_LOG_TRACE 5
+
 /** The worker number of a task that no worker has, or that none ever had. */
 #define MF_NO_WORKER 4294967295
 
@@ -644,6 +662,32 @@ typedef struct mf_zygote_request {
   /** The incarnation of that worker. */
   uint64_t incarnation;
 } mf_zygote_request;
+
+/**
+ * A message of the library's log. The caller sets size, mf_log_read() the rest. The texts are UTF-8
+ * without NULs in them, and NUL-terminated; one for which there is too little room is cut between
+ * two characters.
+ */
+typedef struct mf_log_record {
+  /** The caller's sizeof(mf_log_record). */
+  uint32_t size;
+  /** MF_LOG_ERROR to MF_LOG_TRACE. */
+  int32_t level;
+  /** Nanoseconds since 1970-01-01 00:00 UTC. */
+  uint64_t time_ns;
+  /**
+   * Messages that were dropped between the one before and this one, because 1024 waited already.
+   */
+  uint64_t dropped;
+  /** Bytes that the target has; if that is not less than sizeof(target), it was cut. */
+  uint32_t target_len;
+  /** Bytes that the message has; if that is not less than sizeof(message), it was cut. */
+  uint32_t message_len;
+  /** The part of the library that it comes from, such as "miniflow::engine::supervisor". */
+  char target[96];
+  /** The message; it may have several lines. */
+  char message[3584];
+} mf_log_record;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1575,6 +1619,60 @@ int32_t mf_zygote_reply(int32_t fd, const struct mf_zygote_request *request, int
  * `text` is NULL or a NUL-terminated string.
  */
 int32_t mf_zygote_fail(int32_t fd, const char *text);
+
+/**
+ * Chooses which messages of the library are kept for mf_log_read(): none before the first call. The
+ * library itself never prints anything.
+ *
+ * - `level`: MF_LOG_OFF to MF_LOG_TRACE; messages of this level and of those below are kept, for all
+ *   engines of the process. What waits already, stays.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: no such level;
+ * - MF_E_UNSUPPORTED: the library is part of a Rust program that has set a logger, which gets the
+ *   messages. Its level is not changed.
+ *
+ * Any thread. Forked child: has a queue of its own, from its first call of this or of mf_log_read()
+ * on. Before that no message is kept in it, and no lock taken: workers that run a handler log
+ * nothing. Since 0.1.
+ */
+int32_t mf_log_level(int32_t level);
+
+/**
+ * Fetches the oldest message of the log that was not fetched yet; see mf_log_level().
+ *
+ * There is no callback for messages, on purpose: it would run on threads of the library and under
+ * its locks, and one that needs a lock of its own, such as an interpreter's, could wait for a
+ * thread that waits for the library.
+ *
+ * - `record`: receives the message; its `size` is set by the caller.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Up to 1024 messages wait to be fetched. When there are that many, the newest are dropped, and
+ * mf_log_record.dropped of the next one that is not says how many.
+ *
+ * Returns MF_OK, or, with `record` as it was,
+ * - MF_E_TIMEOUT: none came in time;
+ * - MF_E_CLOSED: mf_log_wake() ended the wait;
+ * - MF_E_INVALID: NULL, or a size that no version of mf_log_record has.
+ *
+ * Any thread; several may wait, and each message goes to one of them. Forked child: reads a queue of
+ * its own. Since 0.1.
+ *
+ * Pointers:
+ * `record` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_log_read(struct mf_log_record *record,
+                    int64_t timeout_ns);
+
+/**
+ * Ends one mf_log_read() that waits, which then answers MF_E_CLOSED; if none waits, the next one
+ * that is called with a timeout other than 0. So a thread that reads the log can be joined at exit,
+ * whatever it does at the moment. Messages that wait stay, to be fetched with a timeout of 0.
+ *
+ * Returns MF_OK. Any thread. Forked child: for its own queue. Since 0.1.
+ */
+int32_t mf_log_wake(void);
 
 #ifdef __cplusplus
 }  // extern "C"

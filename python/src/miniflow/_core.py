@@ -22,7 +22,7 @@ import weakref
 from contextlib import suppress
 from typing import Callable, NamedTuple, Protocol
 
-from . import _abi, _wire
+from . import _abi, _log, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, seconds
 from .errors import QueueFull
 
@@ -101,6 +101,7 @@ class Core:
         self._watcher: threading.Thread | None = None
         self._watch_lock = threading.Lock()
         self._stopped = False
+        _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable
 
 from . import _abi
-from ._record import Record
+from ._record import Ledger, Record
 from .errors import EngineError
 from .workflow import Workflow
 
@@ -23,8 +23,8 @@ class FlowRecord(Record):
 
     __slots__ = ("flow", "flows", "submitted")
 
-    def __init__(self, task: Task, ended: dict[str, Record], flow: Flow, flows: Flows) -> None:
-        super().__init__(task, ended)
+    def __init__(self, task: Task, flow: Flow, flows: Flows) -> None:
+        super().__init__(task, flows.ledger)
         self.ident = _abi.TaskId()  # nobody's, until it is submitted
         self.flow = flow
         self.flows = flows
@@ -73,8 +73,10 @@ class Flows:
         self,
         core: Core,
         send: Callable[[Core, Task, FlowRecord, object], None],
+        ledger: Ledger,
     ) -> None:
         self.core = core
+        self.ledger = ledger
         # Submits a task with the params given, waiting for room.
         self._send = send
         self.inbox: deque[FlowRecord] = deque()
@@ -82,21 +84,19 @@ class Flows:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        #: Tasks that wait for others.
-        self.waiting = 0
 
-    def new(self, tasks: Iterable[Task], ended: dict[str, Record]) -> Flow:
+    def new(self, tasks: Iterable[Task]) -> Flow:
         """A workflow with its records, which does not run yet."""
         flow = Flow(Workflow(tasks))
         for task in flow.graph.tasks():
-            flow.records[task.id] = FlowRecord(task, ended, flow, self)
+            flow.records[task.id] = FlowRecord(task, flow, self)
         return flow
 
     def start(self, flow: Flow) -> None:
         """Submits the tasks that wait for nothing; the thread sees to the others."""
         with self._lock:
             self._active.add(flow)
-            self.waiting += len(flow.records)
+            self.ledger.held += len(flow.records)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="miniflow-workflow", daemon=True)
                 self._thread.start()
@@ -165,7 +165,7 @@ class Flows:
             if self._closed or record.settled:
                 return
             record.submitted = True
-            self.waiting -= 1
+            self.ledger.held -= 1
         try:
             self._send(self.core, task, record, flow.graph.params(task))
         except EngineError as error:
@@ -186,5 +186,5 @@ class Flows:
 
     def _end(self, record: FlowRecord, outcome: int, why: str) -> None:
         """Ends a task that waits for others. Under the lock."""
-        self.waiting -= 1
+        self.ledger.held -= 1
         record.end_unrun(outcome, why)

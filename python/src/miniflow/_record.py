@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from . import _abi, _outcome
@@ -22,6 +23,26 @@ _STATUS = {
 }
 
 
+class Ledger:
+    """The records of an engine, by the ids of their tasks."""
+
+    __slots__ = ("accepted", "ended", "held", "records")
+
+    def __init__(self) -> None:
+        #: Those whose results nobody has taken.
+        self.records: dict[str, Record] = {}
+        #: Those of them that are settled.
+        self.ended: dict[str, Record] = {}
+        #: How many there ever were.
+        self.accepted = 0
+        #: How many wait for other tasks, in workflows.
+        self.held = 0
+
+    def flying(self) -> int:
+        """How many the workers have been given, or wait for one of them."""
+        return len(self.records) - len(self.ended) - self.held
+
+
 class Record:
     """The sink of one task. It keeps the end as it came: who takes the result unpickles it."""
 
@@ -29,9 +50,9 @@ class Record:
         "_attempt",
         "_code",
         "_data",
-        "_ended",
         "_ended_at",
         "_flags",
+        "_ledger",
         "_outcome",
         "_queued_ns",
         "_run_ns",
@@ -40,6 +61,7 @@ class Record:
         "ident",
         "settled",
         "task",
+        "task_id",
         "token",
         "waiting",
     )
@@ -47,12 +69,13 @@ class Record:
     ident: _abi.TaskId
     token: int
 
-    def __init__(self, task: Task, ended: dict[str, Record]) -> None:
+    def __init__(self, task: Task, ledger: Ledger) -> None:
         self.settled = False
         self.task = task
+        self.task_id = task.id  # a program may change the task's
         #: Threads that wait for the result; about right is enough.
         self.waiting = 0
-        self._ended = ended
+        self._ledger = ledger
         self._submitted_at = time.time()
 
     def settle(
@@ -90,7 +113,7 @@ class Record:
         task.retry_count = attempt - 1 if attempt > 1 else 0
         task.status = _STATUS[outcome]
         task._look = None
-        self._ended[task.id] = self
+        self._ledger.ended[self.task_id] = self
         self.settled = True
 
     @property
@@ -111,7 +134,7 @@ class Record:
         attempt, worker = self._attempt, self._worker
         outcome, data = self._outcome, self._data
         result = Result(
-            self.task.id,
+            self.task_id,
             _STATUS[outcome],
             started_at=self._submitted_at + self._queued_ns * 1e-9 if attempt else None,
             completed_at=self._ended_at,
@@ -126,13 +149,18 @@ class Record:
             elif self._flags & _abi.MF_F_DATA:
                 _tell_raised(result, _outcome.raised(data))
             else:
-                error = _outcome.failure(outcome, self._code, self._flags, worker, attempt, data)
+                # The engine tells of tasks by ids of its own.
+                told = bytes(data).replace(self._engine_id().encode(), self.task_id.encode())
+                error = _outcome.failure(outcome, self._code, self._flags, worker, attempt, told)
                 _tell_failed(result, error)
         except Exception as error:  # whatever an object raises that cannot be unpickled here
             result.status = TaskStatus.FAILED
             _tell_failed(result, error)
             result.error = f"the result cannot be unpickled here: {type(error).__name__}: {error}"
         return result
+
+    def _engine_id(self) -> str:
+        return str(uuid.UUID(bytes=bytes(self.ident.bytes)))
 
 
 def worker_name(slot: int, io_base: int) -> str:

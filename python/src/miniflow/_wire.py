@@ -32,7 +32,7 @@ from .errors import TaskError
 # Payloads.
 CALL = b"C"  # pickle of (function, args, kwargs)
 CHUNK = b"M"  # pickle of (function, [args, ...]); its value is the list of results
-SCRIPT = b"S"  # pickle of (path, params)
+SCRIPT = b"S"  # pickle of (path, params), or (path, params, task id) if that is no UUID
 ITEM = b"O"  # pickle of a Manager's item
 JSON_SCRIPT = b"J"  # JSON: {"script": path, "params": any, "task_id": text}
 # Results of tasks that completed.

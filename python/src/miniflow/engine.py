@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import _abi, _wire, status
+from ._admission import Admission, cancel_unstarted
 from ._calls import Calls
 from ._core import Core
 from ._flows import FlowRecord, Flows
-from ._record import Record, worker_name
+from ._record import Ledger, Record, worker_name
 from ._settings import ClassSettings, Settings
 from .config import EngineConfig
 from .errors import EngineError, QueueFull, TaskError
@@ -55,15 +56,11 @@ class Engine(Calls):
         self._io_base = self._config.cpu_bound_count
         # Held while the engine starts or shuts down.
         self._change = threading.Lock()
-        # Tasks whose results were not taken, and those of them that have ended.
-        self._records: dict[str, Record] = {}
-        self._ended: dict[str, Record] = {}
-        # Guards the counters below. Reentrant: making room drives, which may call back into a program.
-        self._gate = threading.RLock()
-        # Submissions that need no look at the engine: so much room was left at the last one.
-        self._room = 0
-        self._accepted = 0
+        self._ledger = Ledger()
+        self._records = self._ledger.records
         self._refused = 0
+        # Held while a result is taken, so that one caller gets it.
+        self._lock = threading.Lock()
         # Threads that wait for the result of a task which is not submitted yet.
         self._arrival = threading.Condition()
         self._expecting = 0
@@ -88,7 +85,7 @@ class Engine(Calls):
                 core = Core(_settings(config))
             except EngineError as error:
                 raise EngineError(f"the engine cannot start: {error.message}", "ENG003") from error
-            self._room = 0
+            self._admission = Admission(core, config.input_queue_size, self._ledger.flying)
             self._io_base = config.cpu_bound_count
             self._closing = False
             self._started_once = True
@@ -109,21 +106,12 @@ class Engine(Calls):
             # If this is interrupted, the engine is still there, for another shutdown.
             if self._flows is not None:
                 self._flows.close()
-            self._cancel_unstarted(core)
+            cancel_unstarted(core, list(self._records.values()))
             core.stop(timeout)
             core.close()
             self._core = None
             with self._arrival:
                 self._arrival.notify_all()
-
-    def _cancel_unstarted(self, core: Core) -> None:
-        # The last first: workers take the first ones meanwhile.
-        for record in reversed(list(self._records.values())):
-            if record.settled or core.cancel(record):
-                continue
-            state = core.state(record)
-            if state is not None and not state.running:
-                core.interrupt(record)
 
     def __enter__(self) -> Engine:
         self.start()
@@ -161,18 +149,19 @@ class Engine(Calls):
         """
         core = self._running()
         task_id = task.id
-        record = Record(task, self._ended)
-        if self._records.setdefault(task_id, record) is not record:
-            raise TaskError(
-                f"task {task_id} is in the engine already: take its result before it is submitted again",
-                "TASK005",
-                task_id,
-            )
+        record = Record(task, self._ledger)
+        admission = self._admission
+        with admission.lock:
+            self._admit(admission, task_id)
+            self._records[task_id] = record
+            self._ledger.accepted += 1
         try:
-            self._admit(core, task_id)
             self._send(core, task, record)
         except BaseException:
-            del self._records[task_id]
+            task._look = None
+            with admission.lock:
+                del self._records[task_id]
+                self._ledger.accepted -= 1
             raise
         self._announce()
         return task_id
@@ -192,15 +181,16 @@ class Engine(Calls):
         core = self._running()
         flows = self._flows
         if flows is None or flows.core is not core:
-            flows = self._flows = Flows(core, self._send_later)
-        flow = flows.new(tasks, self._ended)
-        with self._gate:
+            flows = self._flows = Flows(core, self._send_later, self._ledger)
+        flow = flows.new(tasks)
+        admission = self._admission
+        with admission.lock:
             for task_id in flow.records:
                 if task_id in self._records:
                     raise TaskError(f"task {task_id} is in the engine already", "TASK005", task_id)
             self._records.update(flow.records)
-            self._accepted += len(flow.records)
-            self._room = 0  # there is less than was thought
+            self._ledger.accepted += len(flow.records)
+            admission.look_again()
         ids = list(flow.records)
         try:
             flows.start(flow)
@@ -249,16 +239,10 @@ class Engine(Calls):
         try:
             core.submit(_wire.SCRIPT, payload, record, opts, timeout=_MEMORY_WAIT)
         except EngineError as error:
-            task._look = None
-            self._readmit()
             if self._closing or core is not self._core:
                 raise EngineError("the engine was shut down", "ENG002") from error
             code = "TASK001" if isinstance(error, QueueFull) else None
             raise TaskError(f"task {task_id} cannot be submitted: {error.message}", code, task_id) from error
-        except BaseException:
-            task._look = None
-            self._readmit()
-            raise
 
     def _announce(self) -> None:
         """Wakes who waits for the result of a task that was not submitted."""
@@ -266,61 +250,24 @@ class Engine(Calls):
             with self._arrival:
                 self._arrival.notify_all()
 
-    def _admit(self, core: Core, task_id: str) -> None:
-        """Lets one more task in, or raises TASK001 or TASK002."""
-        config = self._config
-        with self._gate:
-            if len(self._records) > config.output_queue_size:
-                while core.drive(0):
-                    pass
-                if len(self._ended) >= config.output_queue_size:
-                    self._refused += 1
-                    raise TaskError(
-                        f"task {task_id} is refused: {len(self._ended)} results wait to be taken, and "
-                        f"output_queue_size is {config.output_queue_size}; take some by get_result()",
-                        "TASK002",
-                        task_id,
-                    )
-            if self._room <= 0:
-                self._room = self._look_for_room(core)
-                if self._room <= 0:
-                    self._refused += 1
-                    raise TaskError(
-                        f"task {task_id} is refused: {config.input_queue_size} tasks wait to be started, "
-                        "and input_queue_size is not more; submit it again later",
-                        "TASK001",
-                        task_id,
-                    )
-            self._room -= 1
-            self._accepted += 1
-
-    def _readmit(self) -> None:
-        """Takes back what `_admit` counted."""
-        with self._gate:
-            self._room += 1
-            self._accepted -= 1
-
-    def _look_for_room(self, core: Core) -> int:
-        """How many tasks may be submitted before anybody has to look again. Those that wait only become
-        fewer meanwhile."""
-        size = self._config.input_queue_size
-        while True:
-            flying = self._flying() - 1  # without the one that asks
-            if flying < size:
-                return size - flying
-            if core.drive(0):
-                continue
-            waiting = flying - sum(row.running for row in core.workers())
-            if waiting < size:
-                return size - waiting
-            # What ended since it was last looked for runs no more, and does not wait either.
-            if not core.drive(0) and flying == self._flying() - 1:
-                return 0
-
-    def _flying(self) -> int:
-        """Tasks that have not ended, without those that wait for other tasks."""
-        held = 0 if self._flows is None else self._flows.waiting
-        return len(self._records) - len(self._ended) - held
+    def _admit(self, admission: Admission, task_id: str) -> None:
+        """Lets one more task in, or raises TASK001, TASK002 or TASK005."""
+        if task_id in self._records:
+            why = "is in the engine already: take its result before it is submitted again"
+            raise TaskError(f"task {task_id} {why}", "TASK005", task_id)
+        size = self._config.output_queue_size
+        if len(self._records) >= size:
+            while admission.core.drive(0):
+                pass
+            ended = len(self._ledger.ended)
+            if ended >= size:
+                self._refused += 1
+                why = f"{ended} results wait to be taken, and output_queue_size is {size}"
+                raise TaskError(f"task {task_id} is refused: {why}", "TASK002", task_id)
+        if not admission.admit():
+            self._refused += 1
+            why = f"as many tasks wait to be started as input_queue_size says, {admission.size}"
+            raise TaskError(f"task {task_id} is refused: {why}", "TASK001", task_id)
 
     def get_result(self, task_id: str, timeout: float | None = None) -> Result | None:
         """Takes the result of a task, waiting for it `timeout` seconds at most; None: as long as it takes.
@@ -337,15 +284,15 @@ class Engine(Calls):
         result = record.result(self._io_base)
         mine = False
         try:
-            with self._gate:
+            with self._lock:
                 if self._records.get(task_id) is record:  # else somebody was faster
                     mine = True
-                    del self._records[task_id], self._ended[task_id]
+                    del self._records[task_id], self._ledger.ended[task_id]
             return result if mine else None
         except BaseException:
             # A Ctrl-C in the last moment: the result is not lost, but there for the next caller.
             if mine:
-                self._ended[task_id] = self._records[task_id] = record
+                self._records[task_id] = self._ledger.ended[task_id] = record
             raise
 
     def _await_end(self, record: Record, deadline: float | None) -> bool:
@@ -373,6 +320,23 @@ class Engine(Calls):
             finally:
                 self._expecting -= 1
         return self._records.get(task_id)
+
+    def ended_tasks(self, timeout: float | None = 0.0) -> list[str]:
+        """The ids of the tasks whose results can be taken, in the order in which they ended; waits `timeout`
+        seconds at most for the first one. Empty if none has ended."""
+        ended = self._ledger.ended
+        core = self._core
+        if core is not None:
+            core.drive(0)
+            if not ended:
+                try:
+                    core.wait_until(lambda: bool(ended) or self._core is not core, timeout)
+                except EngineError:
+                    if self._core is core:
+                        raise
+        elif not self._started_once:
+            self._running()  # raises
+        return list(ended)
 
     def cancel_task(self, task_id: str, kill: bool = False) -> bool:
         """Asks for a task to be cancelled; False if it has ended or is unknown. Its result tells what
@@ -434,27 +398,26 @@ class Engine(Calls):
     def get_component_status(self, name: str) -> status.ComponentStatus | None:
         """What one component does now: "input_queue", "output_queue" or "process_pool"; None for any
         other name."""
-        core, config = self._core, self._config
+        core, config, ledger = self._core, self._config, self._ledger
         running = core is not None
         if core is not None:
             core.drive(0)
         if name == "process_pool":
             rows = [] if core is None else core.workers()
             return status.of_pool(rows, config.cpu_bound_count, config.io_bound_count)
-        ended, known, accepted = len(self._ended), len(self._records), self._accepted
         if name == "input_queue":
-            active = 0 if core is None else sum(row.running for row in core.workers())
-            waiting = max(0, known - ended - active)
+            waiting = self._admission.waiting() if running else 0
             return status.of_queue(
                 name,
                 waiting,
                 config.input_queue_size,
                 running,
-                total_put=accepted,
+                total_put=ledger.accepted,
                 total_dropped=self._refused,
             )
         if name == "output_queue":
-            taken = accepted - known
+            ended = len(ledger.ended)
+            taken = ledger.accepted - len(ledger.records)
             return status.of_queue(
                 name,
                 ended,
