@@ -29,7 +29,10 @@
  */
 #define MF_E_INVALID (-1)
 
-/** A bounded resource is full now. Nothing was accepted: poll completions, or try again later. */
+/**
+ * A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+ * Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
+ */
 #define MF_E_WOULD_BLOCK (-2)
 
 /** The time given for the call has passed. */
@@ -216,8 +219,8 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
- * lives as long as it. One thread at a time may use it, whichever that is.
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and
+ * mf_task_reply_buf() give lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
 
@@ -607,8 +610,8 @@ typedef struct mf_completion {
   uint32_t reserved0;
   /**
    * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
-   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
-   * change if that worker misbehaves.
+   * any bytes with MF_F_DATA; NULL if there is none. A long one is read where its worker wrote
+   * it: it stays, but may change if that worker misbehaves.
    */
   const void *data;
   /** Bytes at data. */
@@ -1327,8 +1330,8 @@ int32_t mf_task_progress(struct mf_task *task, uint64_t done, uint64_t total);
 int32_t mf_task_cancelled(const struct mf_task *task);
 
 /**
- * Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards, and so is what
- * mf_task_payload() and mf_task_reply_buf() gave.
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+ * and so is what mf_task_payload() and mf_task_reply_buf() gave.
  *
  * - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
  * - `code`: 0 = completed, anything else = failed with that code.
@@ -1339,8 +1342,7 @@ int32_t mf_task_cancelled(const struct mf_task *task);
  * Pointers:
  * No other thread uses the task during this call.
  */
-int32_t mf_task_finish(struct mf_task *task,
-                       int32_t code);
+int32_t mf_task_finish(struct mf_task *task, int32_t code);
 
 /**
  * Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
@@ -1351,8 +1353,8 @@ int32_t mf_task_finish(struct mf_task *task,
  *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
  * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
  *
- * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
- * then. Any other code replaces that failure.
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+ * not used then. Any other code replaces that failure.
  *
  * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
  * error the task is still in hand (an earlier reply may be gone) and can be ended with something
