@@ -29,7 +29,10 @@
  */
 #define MF_E_INVALID (-1)
 
-/** A bounded resource is full now. Nothing was accepted: poll completions, or try again later. */
+/**
+ * A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+ * Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
+ */
 #define MF_E_WOULD_BLOCK (-2)
 
 /** The time given for the call has passed. */
@@ -132,6 +135,24 @@
 
 /** In mf_task_info.state: ended; its completion waits to be fetched. */
 #define MF_TASK_DONE 2
+
+/** For mf_log_level(): no message. */
+#define MF_LOG_OFF 0
+
+/** In mf_log_record.level: something is lost, or does not work. */
+#define MF_LOG_ERROR 1
+
+/** In mf_log_record.level: something unusual, which was dealt with. */
+#define MF_LOG_WARN 2
+
+/** In mf_log_record.level: what goes on. */
+#define MF_LOG_INFO 3
+
+/** In mf_log_record.level: for those who look for a fault. */
+#define MF_LOG_DEBUG 4
+
+/** In mf_log_record.level: everything. */
+#define MF_LOG_TRACE 5
 
 /** The worker number of a task that no worker has, or that none ever had. */
 #define MF_NO_WORKER 4294967295
@@ -620,7 +641,10 @@ typedef struct mf_work {
   uint32_t attempt;
   /** The task in hand; NULL with every error. */
   struct mf_task *task;
-  /** The payload, read-only, until the task ends; not NULL, also if it is empty. */
+  /**
+   * The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+   * empty.
+   */
   const void *payload;
   /** Bytes at payload. */
   size_t len;
@@ -644,6 +668,32 @@ typedef struct mf_zygote_request {
   /** The incarnation of that worker. */
   uint64_t incarnation;
 } mf_zygote_request;
+
+/**
+ * A message of the library's log. The caller sets size, mf_log_read() the rest. The texts are UTF-8
+ * without NULs in them, and NUL-terminated; one for which there is too little room is cut between
+ * two characters.
+ */
+typedef struct mf_log_record {
+  /** The caller's sizeof(mf_log_record). */
+  uint32_t size;
+  /** MF_LOG_ERROR to MF_LOG_TRACE. */
+  int32_t level;
+  /** Nanoseconds since 1970-01-01 00:00 UTC. */
+  uint64_t time_ns;
+  /**
+   * Messages that were dropped between the one before and this one, because 1024 waited already.
+   */
+  uint64_t dropped;
+  /** Bytes that the target has; if that is not less than sizeof(target), it was cut. */
+  uint32_t target_len;
+  /** Bytes that the message has; if that is not less than sizeof(message), it was cut. */
+  uint32_t message_len;
+  /** The part of the library that it comes from, such as "miniflow::engine::supervisor". */
+  char target[96];
+  /** The message; it may have several lines. */
+  char message[3584];
+} mf_log_record;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1290,8 +1340,8 @@ int32_t mf_task_progress(struct mf_task *task, uint64_t done, uint64_t total);
 int32_t mf_task_cancelled(const struct mf_task *task);
 
 /**
- * Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
- * mf_task_payload() and mf_task_reply_buf() gave.
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+ * and so is what mf_task_payload() and mf_task_reply_buf() gave.
  *
  * - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
  * - `code`: 0 = completed, anything else = failed with that code.
@@ -1313,8 +1363,8 @@ int32_t mf_task_finish(struct mf_task *task, int32_t code);
  *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
  * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
  *
- * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
- * then. Any other code replaces that failure.
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+ * not used then. Any other code replaces that failure.
  *
  * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
  * error the task is still in hand (an earlier reply may be gone) and can be ended with something
@@ -1425,8 +1475,8 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Takes the next task. Threads may wait here side by side.
  *
  * - `worker`: the joined lane.
- * - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
- *   error.
+ * - `task`: receives the task, to be ended by mf_task_finish() or mf_task_end(), on any thread; NULL
+ *   with every error.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
  *
  * Returns MF_OK, or
@@ -1440,7 +1490,9 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Pointers:
  * `task` is NULL or valid for a write.
  */
-int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
+int32_t mf_worker_next(struct mf_worker *worker,
+                       struct mf_task **task,
+                       int64_t timeout_ns);
 
 /**
  * mf_worker_next() that also tells everything about the task, for callers to whom each call is
@@ -1448,8 +1500,8 @@ int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t 
  * mf_task_user_data() would.
  *
  * - `worker`: the joined lane.
- * - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
- *   it is unusable itself.
+ * - `work`: receives the task, to be ended as one of mf_worker_next() is; its `size` is set by the
+ *   caller. Zeros with every error, except if it is unusable itself.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
  *
  * Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
@@ -1575,6 +1627,60 @@ int32_t mf_zygote_reply(int32_t fd, const struct mf_zygote_request *request, int
  * `text` is NULL or a NUL-terminated string.
  */
 int32_t mf_zygote_fail(int32_t fd, const char *text);
+
+/**
+ * Chooses which messages of the library are kept for mf_log_read(): none before the first call. The
+ * library itself never prints anything.
+ *
+ * - `level`: MF_LOG_OFF to MF_LOG_TRACE; messages of this level and of those below are kept, for all
+ *   engines of the process. What waits already, stays.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: no such level;
+ * - MF_E_UNSUPPORTED: the library is part of a Rust program that has set a logger, which gets the
+ *   messages. Its level is not changed.
+ *
+ * Any thread. Forked child: has a queue of its own, from its first call of this or of mf_log_read()
+ * on. Before that no message is kept in it, and no lock taken: workers that run a handler log
+ * nothing. Since 0.1.
+ */
+int32_t mf_log_level(int32_t level);
+
+/**
+ * Fetches the oldest message of the log that was not fetched yet; see mf_log_level().
+ *
+ * There is no callback for messages, on purpose: it would run on threads of the library and under
+ * its locks, and one that needs a lock of its own, such as an interpreter's, could wait for a
+ * thread that waits for the library.
+ *
+ * - `record`: receives the message; its `size` is set by the caller.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Up to 1024 messages wait to be fetched. When there are that many, the newest are dropped, and
+ * mf_log_record.dropped of the next one that is not says how many.
+ *
+ * Returns MF_OK, or, with `record` as it was,
+ * - MF_E_TIMEOUT: none came in time;
+ * - MF_E_CLOSED: mf_log_wake() ended the wait;
+ * - MF_E_INVALID: NULL, or a size that no version of mf_log_record has.
+ *
+ * Any thread; several may wait, and each message goes to one of them. Forked child: reads a queue of
+ * its own. Since 0.1.
+ *
+ * Pointers:
+ * `record` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_log_read(struct mf_log_record *record,
+                    int64_t timeout_ns);
+
+/**
+ * Ends one mf_log_read() that waits, which then answers MF_E_CLOSED; if none waits, the next one
+ * that is called with a timeout other than 0. So a thread that reads the log can be joined at exit,
+ * whatever it does at the moment. Messages that wait stay, to be fetched with a timeout of 0.
+ *
+ * Returns MF_OK. Any thread. Forked child: for its own queue. Since 0.1.
+ */
+int32_t mf_log_wake(void);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "types",
     "config",
     "error",
@@ -30,6 +30,7 @@ const SOURCES: [&str; 10] = [
     "view",
     "worker",
     "zygote",
+    "log",
 ];
 
 /// The version macros, which no tool but this test can know.

@@ -126,7 +126,7 @@ fn a_zygote_program_that_fails() {
     }
     let zygote = Zygote::open().unwrap();
     zygote.fail("there is no module named x\u{2026}").unwrap();
-    let _ = zygote.recv(); // the host ends it
+    while zygote.recv().is_ok() {} // the host ends it
 }
 
 #[test]
@@ -144,6 +144,43 @@ fn a_zygote_program_that_hangs() {
             std::thread::park();
         }
     }
+}
+
+#[test]
+fn a_zygote_program_whose_children_start_threads_before_they_join() {
+    if !is_zygote() {
+        return;
+    }
+    let zygote = Zygote::open().unwrap();
+    while let Ok(request) = zygote.recv() {
+        let child = fork(|| {
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || stopped.recv());
+            let joined = Worker::join();
+            drop(stop);
+            thread.join().unwrap().unwrap_err();
+            work(&joined.unwrap());
+        });
+        zygote.reply(&request, Ok(child)).unwrap();
+    }
+}
+
+/// Loads until its host is dead.
+#[test]
+fn a_zygote_program_that_loads_for_long() {
+    if !is_zygote() {
+        return;
+    }
+    let zygote = Zygote::open().unwrap();
+    let host_lives = || {
+        let parent = fs::read(format!("/proc/{}/cmdline", parent())).unwrap_or_default();
+        String::from_utf8_lossy(&parent).contains("a_host_that_waits_to_be_killed")
+    };
+    while host_lives() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    while zygote.recv().is_ok() {} // what it had asked for, if it is still dying
+    exit(0);
 }
 
 /// Makes every mistake once, and is right in between.
@@ -440,6 +477,25 @@ fn the_sandbox_holds_for_workers_but_not_for_their_zygote() {
     assert_eq!(ask(&engine, "signal the host"), "denied");
 }
 
+#[test]
+fn a_child_with_threads_runs_nothing_under_a_sandbox_that_would_not_hold_for_them() {
+    let _watchdog = watchdog(60);
+    let program = "a_zygote_program_whose_children_start_threads_before_they_join";
+    let engine = engine_of(program, 1).start().unwrap();
+    assert_eq!(ask(&engine, "x"), "x");
+    let sandbox = Sandbox::new().no_new_privs(true);
+    fails_with(engine_of(program, 1).sandbox(sandbox), "it must join first");
+}
+
+#[test]
+fn more_workers_than_requests_fit_in_a_socket_wait_for_a_zygote_program_that_loads_for_long() {
+    let _watchdog = watchdog(60);
+    let engine = engine_of("a_zygote_program_that_hangs", 1000)
+        .payload_arena(16 << 20)
+        .start_timeout(Duration::from_millis(300));
+    assert!(matches!(engine.start(), Err(Error::Timeout)));
+}
+
 fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
@@ -585,37 +641,65 @@ fn a_worker_does_not_outlive_a_zygote_that_dies_before_it_has_answered() {
         drop(write);
         let mut said = String::new();
         read.read_to_string(&mut said).unwrap(); // the end of which is the end of all of them
-        assert_eq!(said, "closed", "{program}");
+        // The engine may have tried once more before it gave up.
+        assert!(
+            !said.is_empty() && said.replace("closed", "").is_empty(),
+            "{program}: {said}"
+        );
     }
 }
 
 // ---- the death of the host ----
 
 const HOST: &str = "MINIFLOW_TEST_ZYGOTE_PROGRAM_HOST";
+const PROGRAM: &str = "MINIFLOW_TEST_ZYGOTE_PROGRAM";
 
 #[test]
 fn a_host_that_waits_to_be_killed() {
-    let Ok(name) = std::env::var(HOST) else {
+    let (Ok(name), Ok(program)) = (std::env::var(HOST), std::env::var(PROGRAM)) else {
         return;
     };
-    let engine = forked(2).name(name).start().unwrap();
+    let builder = engine_of(&program, 2).name(name);
+    let engine = builder.start_timeout(Duration::from_secs(3600)).start();
+    let engine = engine.unwrap();
     for _ in 0..2 {
         engine.submit(b"hold").unwrap();
     }
-    until("they run", || {
-        engine.workers().iter().all(|row| row.running == 1)
-    });
-    print!("{}", zygote_of(&engine));
-    for row in engine.workers() {
-        print!(" {}", row.pid);
-    }
-    println!(" UP");
     loop {
         std::thread::park();
     }
 }
 
+/// A host in a process of its own; killed when dropped.
 struct Host(Child);
+
+impl Host {
+    fn start(name: &Name, program: &str) -> Self {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_host_that_waits_to_be_killed"])
+            .env(HOST, &**name)
+            .env(PROGRAM, program)
+            .stdout(Stdio::null())
+            .spawn()
+            .map(Self)
+            .unwrap()
+    }
+
+    /// Its processes, once they are what `wanted` says of the workers and their zygote.
+    fn family(&self, mut wanted: impl FnMut(&[u32], u32) -> bool) -> Vec<u32> {
+        let mut family = Vec::new();
+        until("the engine is up", || {
+            let [zygote] = children_of(self.0.id())[..] else {
+                return false;
+            };
+            family = children_of(zygote);
+            let reached = wanted(&family, zygote);
+            family.push(zygote);
+            reached
+        });
+        family
+    }
+}
 
 impl Drop for Host {
     fn drop(&mut self) {
@@ -624,35 +708,36 @@ impl Drop for Host {
     }
 }
 
+#[track_caller]
+fn nothing_is_left(name: &Name, family: &[u32]) {
+    until("nothing is left", || {
+        !name.path().exists() && family.iter().all(|&pid| !is_alive(pid))
+    });
+}
+
 #[test]
 fn nothing_is_left_of_a_host_that_is_killed() {
     let _watchdog = watchdog(60);
     let name = Name::unique();
-    let mut host = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_host_that_waits_to_be_killed", "--nocapture"])
-        .env(HOST, &*name)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map(Host)
-        .unwrap();
-    let mut out = host.0.stdout.take().unwrap();
-    let mut said = String::new();
-    while !said.ends_with("UP") {
-        let mut byte = [0];
-        assert_eq!(out.read(&mut byte).unwrap(), 1, "the host did not come up");
-        said.push(char::from(byte[0]));
-    }
-    let pids: Vec<u32> = said
-        .lines()
-        .last()
-        .unwrap()
-        .split(' ')
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    assert_eq!(pids.len(), 3, "{said}");
-    assert!(name.path().exists() && pids.iter().all(|&pid| is_alive(pid)));
+    let host = Host::start(&name, "a_zygote_program");
+    // Each has its watcher.
+    let runs = |pid: &u32| Proc::read(*pid).is_some_and(|worker| worker.threads > 1);
+    let family = host.family(|workers, _| workers.len() == 2 && workers.iter().all(runs));
+    assert!(name.path().exists() && family.iter().all(|&pid| is_alive(pid)));
     drop(host);
-    until("nothing is left", || {
-        !name.path().exists() && pids.iter().all(|&pid| !is_alive(pid))
-    });
+    nothing_is_left(&name, &family);
+}
+
+#[test]
+fn nothing_is_left_of_a_host_that_is_killed_while_its_zygote_program_loads() {
+    let _watchdog = watchdog(60);
+    let name = Name::unique();
+    let host = Host::start(&name, "a_zygote_program_that_loads_for_long");
+    let loads = |zygote: u32| {
+        let program = fs::read(format!("/proc/{zygote}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&program).contains("that_loads_for_long")
+    };
+    let family = host.family(|_, zygote| loads(zygote) && name.path().exists());
+    drop(host);
+    nothing_is_left(&name, &family);
 }

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _terminal
     config.addinivalue_line("markers", "timeout(seconds): how long the test may take")
     _terminal = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)  # not what captures a test's output
-    os.environ.setdefault(processes.RUN_VARIABLE, uuid.uuid4().hex)
+    os.environ[processes.RUN_VARIABLE] = uuid.uuid4().hex
     _find_package()
 
 

@@ -70,7 +70,7 @@ def test_a_test_that_hangs_ends_the_run_with_its_stack(tmp_path: Path) -> None:
         def test_hangs_here():
             threading.Event().wait()
         """,
-        MINIFLOW_TEST_TIMEOUT="0.5",
+        MINIFLOW_TEST_TIMEOUT="3",
     )
     assert ended.returncode == 1, ended.stdout
     assert "Timeout" in ended.stdout
@@ -89,9 +89,11 @@ def test_a_process_that_was_there_before_and_what_it_starts_later_do_not_count()
         old.stdin.write(b"\n")
         old.stdin.flush()
         assert old.stdout.readline() == b"ready\n"
-        assert any(process.parent == old.pid for process in processes.ours().values())
-        assert processes.left_behind(before) == []
-        assert len(processes.left_behind([])) == 2
+        family = {
+            process.pid for process in processes.left_behind([]) if old.pid in (process.pid, process.parent)
+        }
+        assert len(family) == 2
+        assert family.isdisjoint(process.pid for process in processes.left_behind(before))
 
 
 def test_a_process_that_has_ended_is_not_alive_before_it_is_reaped() -> None:

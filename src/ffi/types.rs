@@ -3,7 +3,7 @@
 //! `mf_task_id` and `mf_completion` are frozen. Every other struct that is not opaque begins with
 //! its size and may grow at its end (see `sized`).
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 
 /// The version of the binary interface, which is also the number in the library's SONAME. It goes
 /// up when a program that was built against an older header would no longer work.
@@ -15,6 +15,7 @@ pub const MF_OK: i32 = 0;
 /// Also the answer to every use of an engine in a forked child of its process.
 pub const MF_E_INVALID: i32 = -1;
 /// A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+/// Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
 pub const MF_E_WOULD_BLOCK: i32 = -2;
 /// The time given for the call has passed.
 pub const MF_E_TIMEOUT: i32 = -3;
@@ -89,6 +90,19 @@ pub const MF_TASK_QUEUED: i32 = 0;
 pub const MF_TASK_RUNNING: i32 = 1;
 /// In mf_task_info.state: ended; its completion waits to be fetched.
 pub const MF_TASK_DONE: i32 = 2;
+
+/// For mf_log_level(): no message.
+pub const MF_LOG_OFF: i32 = 0;
+/// In mf_log_record.level: something is lost, or does not work.
+pub const MF_LOG_ERROR: i32 = 1;
+/// In mf_log_record.level: something unusual, which was dealt with.
+pub const MF_LOG_WARN: i32 = 2;
+/// In mf_log_record.level: what goes on.
+pub const MF_LOG_INFO: i32 = 3;
+/// In mf_log_record.level: for those who look for a fault.
+pub const MF_LOG_DEBUG: i32 = 4;
+/// In mf_log_record.level: everything.
+pub const MF_LOG_TRACE: i32 = 5;
 
 /// The worker number of a task that no worker has, or that none ever had.
 pub const MF_NO_WORKER: u32 = 0xFFFF_FFFF;
@@ -353,7 +367,8 @@ pub struct mf_work {
     pub attempt: u32,
     /// The task in hand; NULL with every error.
     pub task: *mut mf_task,
-    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    /// The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+    /// empty.
     pub payload: *const c_void,
     /// Bytes at payload.
     pub len: usize,
@@ -363,6 +378,30 @@ pub struct mf_work {
     pub id: mf_task_id,
     /// mf_submit_opts.label; zeros if none was given.
     pub label: [u8; 16],
+}
+
+/// A message of the library's log. The caller sets size, mf_log_read() the rest. The texts are UTF-8
+/// without NULs in them, and NUL-terminated; one for which there is too little room is cut between
+/// two characters.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_log_record {
+    /// The caller's sizeof(mf_log_record).
+    pub size: u32,
+    /// MF_LOG_ERROR to MF_LOG_TRACE.
+    pub level: i32,
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    pub time_ns: u64,
+    /// Messages that were dropped between the one before and this one, because 1024 waited already.
+    pub dropped: u64,
+    /// Bytes that the target has; if that is not less than sizeof(target), it was cut.
+    pub target_len: u32,
+    /// Bytes that the message has; if that is not less than sizeof(message), it was cut.
+    pub message_len: u32,
+    /// The part of the library that it comes from, such as "miniflow::engine::supervisor".
+    pub target: [c_char; 96],
+    /// The message; it may have several lines.
+    pub message: [c_char; 3584],
 }
 
 /// A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the

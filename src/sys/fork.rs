@@ -323,23 +323,31 @@ fn map_wiped_page() -> Option<&'static AtomicU32> {
     Some(unsafe { page.cast::<AtomicU32>().as_ref() })
 }
 
+/// For tests: how a forked child of this process ends that runs `child`, which may allocate and take
+/// no lock, and exits with its answer.
+#[cfg(test)]
+pub(crate) fn end_of_a_child(child: impl FnOnce() -> i32) -> crate::sys::process::Exit {
+    // SAFETY: the child does what is said above, and leaves by `exit`.
+    match unsafe { fork() }.expect("fork") {
+        Fork::Child => exit(child()),
+        Fork::Parent(pid) => {
+            let child = crate::sys::process::Process::of_child(pid).expect("pidfd_open");
+            assert!(child.wait_end(Duration::from_secs(10)), "the child hangs");
+            child.reap()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{Exit, Process};
+    use crate::sys::process::Exit;
 
     #[test]
     fn a_forked_child_is_told_from_its_parent() {
         let guard = ForkGuard::new().unwrap();
         assert!(!guard.is_child());
-        // SAFETY: the child only reads one word and exits.
-        match unsafe { fork() }.unwrap() {
-            Fork::Child => exit(i32::from(!guard.is_child())),
-            Fork::Parent(pid) => {
-                let child = Process::of_child(pid).unwrap();
-                assert!(child.wait_end(Duration::from_secs(10)));
-                assert_eq!(child.reap(), Exit::Code(0));
-            }
-        }
+        let answer = end_of_a_child(|| i32::from(!guard.is_child()));
+        assert_eq!(answer, Exit::Code(0));
     }
 }

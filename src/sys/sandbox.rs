@@ -53,8 +53,8 @@ impl Step {
             Self::Core => ("setrlimit(RLIMIT_CORE)", "limit a worker's core files"),
             Self::Threads => {
                 return Error::invalid(
-                    "sandbox: a process that the zygote program has forked has other threads \
-                     already: it must join before it starts any",
+                    "sandbox: cannot be applied to a child of the zygote program that has \
+                     started threads already: it must join first",
                 );
             }
         };

@@ -303,3 +303,37 @@ fn restrict(sandbox: &Sandbox) -> Result<(), (Step, i32)> {
     }
     sandbox::apply(sandbox)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::Exit;
+    use crate::sys::socket::Socket;
+
+    fn end_of_a_claimant() -> Exit {
+        fork::end_of_a_child(|| i32::from(!matches!(claim(), Err(Error::Invalid(_)))))
+    }
+
+    #[test]
+    fn a_child_that_was_forked_for_no_worker_has_no_lane_and_does_not_wait() {
+        assert!(claim().unwrap().is_none(), "not a zygote");
+        let (socket, _host) = Socket::pair().unwrap();
+        let me = rustix::process::getpid();
+        let state = State {
+            keeper: Keeper::new(Process::of_child(me).unwrap(), socket, None),
+            sandbox: Sandbox::new(),
+            pending: None,
+            ended: false,
+        };
+        let opened = OPENED.get_or_init(|| Opened {
+            guard: ForkGuard::new().unwrap(),
+            pid: me,
+            fd: -1,
+            state: Mutex::new(Some(state)),
+        });
+        assert!(claim().is_err(), "the zygote itself");
+        assert_eq!(end_of_a_claimant(), Exit::Code(0));
+        let _call_in_progress = lock(&opened.state);
+        assert_eq!(end_of_a_claimant(), Exit::Code(0));
+    }
+}

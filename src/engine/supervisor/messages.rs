@@ -109,11 +109,13 @@ impl Supervisor {
                     if state == LaneState::Starting =>
                 {
                     let class = lane.class;
-                    let error = Error::system(
-                        "execvp",
-                        "cannot execute the worker program",
-                        std::io::Error::from_raw_os_error(errno),
-                    );
+                    let what = if self.shared.config.has_zygote_program() {
+                        "cannot execute the zygote program"
+                    } else {
+                        "cannot execute the worker program"
+                    };
+                    let error =
+                        Error::system("execvp", what, std::io::Error::from_raw_os_error(errno));
                     lane.trouble = Some(error.to_string());
                     // No such program: the next try will not find it either.
                     let hopeless = matches!(errno, libc::ENOENT | libc::EACCES | libc::ENOEXEC);

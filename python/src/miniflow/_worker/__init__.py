@@ -1,1 +1,1 @@
-"""What runs in worker processes. Never imported by a host."""
+"""What runs in a worker process: loading and running scripts, capturing output, reporting failures."""

@@ -111,8 +111,7 @@ class _StandIn(io.TextIOBase):
             self.original.flush()
 
     def close(self) -> None:
-        """Does nothing but flush: the stream is that of all tasks."""
-        self.flush()
+        """Does nothing: the stream is that of all tasks."""
 
     def detach(self) -> Any:
         raise io.UnsupportedOperation("the output of tasks is captured")
@@ -176,7 +175,7 @@ class _Bytes(io.BufferedIOBase):
         self._original.flush()
 
     def close(self) -> None:
-        self.flush()
+        pass
 
     def fileno(self) -> int:
         return self._original.fileno()

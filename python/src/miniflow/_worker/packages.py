@@ -44,7 +44,7 @@ from importlib.machinery import (
 from types import CodeType, ModuleType
 from typing import Any
 
-from .source import Source, settle
+from .source import Source
 
 __all__ = ["ROOT", "Package", "register_by_value", "tidy"]
 
@@ -207,9 +207,8 @@ class Package:
             finder.invalidate_caches()
 
     def compile_sibling(self, loader: _Loader, fullname: str) -> CodeType:
-        if self._renewed:
-            settle(loader.path)
-        source, content = Source.read(loader.path)
+        read = Source.read_settled if self._renewed else Source.read
+        source, content = read(loader.path)
         code = loader.compile(content)
         self._siblings[fullname] = source
         return code

@@ -30,7 +30,7 @@ from .errors import (
     ScriptSyntaxError,
 )
 from .packages import Package
-from .source import Source, settle
+from .source import Source
 
 __all__ = ["Scripts"]
 
@@ -157,10 +157,8 @@ class Scripts:
         return full if os.pardir in full.split(os.sep) else os.path.normpath(full)
 
     def _load_version(self, path: str, old: _Script | None) -> _Script:
-        if old is not None:
-            settle(path)
         try:
-            source, content = Source.read(path)
+            source, content = Source.read(path) if old is None else Source.read_settled(path)
             # After the file: if a link to the directory is changed in between, the source is out of date, and
             # the next task loads again.
             directory = os.path.dirname(os.path.realpath(path))

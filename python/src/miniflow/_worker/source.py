@@ -6,7 +6,7 @@ import os
 import stat
 import time
 
-__all__ = ["Source", "settle"]
+__all__ = ["Source"]
 
 _MILLISECOND = 1_000_000
 _SECOND = 1_000_000_000
@@ -40,6 +40,23 @@ class Source:
         status, content = _read(path)
         return cls(path, status, content), content
 
+    @classmethod
+    def read_settled(cls, path: str) -> tuple[Source, bytes]:
+        """Reads a file that changed a moment ago, when nobody seems to be writing it any more.
+
+        Many editors truncate a file and then write it. A worker that notices the change at once would read
+        half of it, and fail a task for a script that was right before and is right afterwards. So it waits,
+        for a second at most.
+        """
+        give_up = time.monotonic_ns() + _EMPTY
+        while True:
+            status, content = _read(path)
+            source = cls(path, status, content)
+            settled = _age(status) >= (_WRITING if content else _EMPTY) and not source.changed()
+            if settled or time.monotonic_ns() >= give_up:
+                return source, content
+            time.sleep(0.002)
+
     def changed(self) -> bool:
         """Whether the file is another one by now, or gone."""
         try:
@@ -63,23 +80,6 @@ class Source:
         if grown:
             self._young_until = 0
         return False
-
-
-def settle(path: str) -> None:
-    """Waits until nobody seems to be writing the file, a second at most.
-
-    Many editors truncate a file and then write it. A worker that notices the change at once would read
-    half of it, and fail a task for a script that was right before and is right afterwards.
-    """
-    give_up = time.monotonic_ns() + _EMPTY
-    while time.monotonic_ns() < give_up:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return  # whoever reads it says why
-        if _age(status) >= (_EMPTY if status.st_size == 0 else _WRITING):
-            return
-        time.sleep(0.002)
 
 
 def _age(status: os.stat_result) -> int:

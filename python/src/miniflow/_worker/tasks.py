@@ -14,8 +14,12 @@ from .context import Context
 from .failure import Failure
 from .scripts import Scripts
 
+_CALL = _wire.CALL[0]
+_SCRIPT = _wire.SCRIPT[0]
+_PLAIN = (_CALL, _SCRIPT)
 _OK = 0
 _RAISED = 1
+_loads = pickle.loads
 
 
 class Runner:
@@ -32,6 +36,8 @@ class Runner:
             output.install()
         # Why no task can be run here, if the initializer failed.
         self._broken: BaseException | None = None
+        # Whether tasks need nothing around them, which is how it mostly is.
+        self._is_plain = not capture
 
     def initialize(self, message: bytes) -> None:
         """Calls the initializer. If it raises, so does every task, with that as its cause: a worker
@@ -41,15 +47,21 @@ class Runner:
             function(*args, **kwargs)
         except BaseException as error:
             self._broken = error
+            self._is_plain = False
 
     def run(self, work: _abi.Work, payload: _wire.Readable) -> tuple[int, _wire.Message]:
         """Runs a task: its code (0 if it did not raise) and its reply. Never raises."""
-        if payload[0] == 67 and not self._capture:  # CALL, the fast one
+        kind = payload[0]
+        if self._is_plain and kind in _PLAIN:
             try:
-                if self._broken is not None:
-                    raise self._no_initializer()
-                function, args, kwargs = _wire.loads(payload)
-                return _OK, _wire.dump(_wire.VALUE, function(*args, **kwargs))
+                if kind == _CALL:
+                    function, args, kwargs = _loads(payload[1:])
+                    return _OK, _wire.dump(_wire.VALUE, function(*args, **kwargs))
+                order = _loads(payload[1:])
+                context = self._context(work)
+                if len(order) > 2:
+                    context.task_id = order[2]  # one that is no UUID
+                return _OK, _script_value(_wire.VALUE, self._scripts.run(order[0], order[1], context))
             except BaseException as error:
                 return _RAISED, Failure.of(error).to_pickle()
         return self._run(work, payload)
@@ -86,9 +98,7 @@ class Runner:
             value = (value, *printed)
         if kind == _wire.CALL or kind == _wire.CHUNK:
             return _wire.dump(reply, value)
-        # It may hold what only the script defines.
-        buffers: list[pickle.PickleBuffer] = []
-        return _wire.pack(reply, portable.dumps(value, buffers), buffers)
+        return _script_value(reply, value)
 
     def _value(self, kind: bytes, work: _abi.Work, payload: _wire.Readable) -> Any:
         if kind == _wire.CALL:
@@ -96,7 +106,11 @@ class Runner:
             return function(*args, **kwargs)
         if kind == _wire.CHUNK:
             function, columns = _wire.loads(payload)
-            return list(map(function, *columns))
+            values = list(map(function, *columns))
+            if len(values) != len(columns[0]):
+                # As in a generator: it would pass for the end of the columns.
+                raise RuntimeError("the function raised StopIteration")
+            return values
         context = self._context(work)
         if kind == _wire.SCRIPT:
             path, params, *named = _wire.loads(payload)
@@ -129,9 +143,16 @@ class Runner:
         failed.__cause__ = self._broken
         return failed
 
-    def refusal(self, why: str) -> bytes:
+    def refusal(self, why: str, *, as_json: bool) -> bytes:
         """The reply of a task whose own reply cannot be stored."""
-        return Failure.of(WorkerError(why)).to_pickle()
+        failure = Failure.of(WorkerError(why))
+        return failure.to_json() if as_json else failure.to_pickle()
+
+
+def _script_value(kind: bytes, value: Any) -> _wire.Message:
+    """The reply of a script, which may hold what only the script defines."""
+    buffers: list[pickle.PickleBuffer] = []
+    return _wire.pack(kind, portable.dumps(value, buffers), buffers)
 
 
 def _report(task: int | None, done: int, total: int) -> None:
