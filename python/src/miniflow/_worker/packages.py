@@ -123,7 +123,7 @@ class Package:
     def load(self, name: str, path: str, content: bytes) -> ModuleType:
         """Runs a script's source as the module `name`, which name_script() gave.
 
-        Raises what the script raises.
+        Raises what the script raises; the module is to be forgotten then.
         """
         # What a directory holds is remembered by its time stamp, too: a sibling may have come just now.
         self.forget_listings()
@@ -134,11 +134,7 @@ class Package:
         module.__dict__["__builtins__"] = self._builtins
         code = loader.compile(content)
         sys.modules[name] = module
-        try:
-            exec(code, module.__dict__)
-        except BaseException:
-            sys.modules.pop(name, None)
-            raise
+        exec(code, module.__dict__)
         register_by_value()
         return module
 
