@@ -160,11 +160,10 @@ def test_a_change_is_noticed_however_the_file_was_imported(
 ) -> None:
     write(tmp_path / "one.py", "import two")
     write(tmp_path / "pkg/__init__.py", "__all__ = ['mod']")
+    write(tmp_path / "pkg/mod.py", "")
     path = write(tmp_path / "script.py", script)
     for version in range(3):
         write(tmp_path / file, f"__all__ = ['mod']\nVERSION = {version}")
-        if file == "pkg/__init__.py":
-            write(tmp_path / "pkg/mod.py", "")
         assert run(scripts, path) == version
 
 

@@ -142,7 +142,8 @@ class Scripts:
         with self._lock:
             loading = self._loading.setdefault(full, threading.Lock())
         with loading:
-            script = self._scripts.get(full)
+            with self._lock:
+                script = self._scripts.get(full)
             if script is None or script.changed():
                 script = self._load_version(full, script)
             with self._lock:
