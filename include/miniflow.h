@@ -29,7 +29,10 @@
  */
 #define MF_E_INVALID (-1)
 
-/** A bounded resource is full now. Nothing was accepted: poll completions, or try again later. */
+/**
+ * A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+ * Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
+ */
 #define MF_E_WOULD_BLOCK (-2)
 
 /** The time given for the call has passed. */
@@ -87,10 +90,22 @@
 #define MF_F_COLLATERAL 2
 
 /**
+ * In mf_completion.flags: the task failed, and the data are the bytes that its handler or program
+ * gave to mf_task_end() or mf_task_fail_data(): no text of the library's.
+ */
+#define MF_F_DATA 4
+
+/**
  * For mf_cancel: if the task is running, its worker is asked to leave, and killed after
  * mf_config.kill_grace_ns.
  */
 #define MF_CANCEL_KILL 1
+
+/**
+ * For mf_cancel: only if the task was never started and no worker has been given it, so that it
+ * will never run.
+ */
+#define MF_CANCEL_UNSTARTED 2
 
 /** In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left. */
 #define MF_RETRY_FAILED 1
@@ -121,8 +136,32 @@
 /** In mf_task_info.state: ended; its completion waits to be fetched. */
 #define MF_TASK_DONE 2
 
+/** For mf_log_level(): no message. */
+#define MF_LOG_OFF 0
+
+/** In mf_log_record.level: something is lost, or does not work. */
+#define MF_LOG_ERROR 1
+
+/** In mf_log_record.level: something unusual, which was dealt with. */
+#define MF_LOG_WARN 2
+
+/** In mf_log_record.level: what goes on. */
+#define MF_LOG_INFO 3
+
+/** In mf_log_record.level: for those who look for a fault. */
+#define MF_LOG_DEBUG 4
+
+/** In mf_log_record.level: everything. */
+#define MF_LOG_TRACE 5
+
 /** The worker number of a task that no worker has, or that none ever had. */
 #define MF_NO_WORKER 4294967295
+
+/**
+ * In mf_config.flags: worker_argv is a zygote program. It is executed once, loads what workers need
+ * and forks them; see mf_zygote_open().
+ */
+#define MF_ZYGOTE 1
 
 /** In mf_config.dispatch_policy: the worker with the fewest tasks; the default. */
 #define MF_DISPATCH_LEAST_LOADED 0
@@ -186,7 +225,7 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
  * lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
@@ -338,7 +377,7 @@ typedef int32_t (*mf_scaling_fn)(void *user,
 typedef struct mf_config {
   /** The caller's sizeof(mf_config). */
   uint32_t size;
-  /** 0. */
+  /** 0 or MF_ZYGOTE. */
   uint32_t flags;
   /**
    * A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
@@ -351,7 +390,8 @@ typedef struct mf_config {
   void *handler_user;
   /**
    * A NULL-terminated list of strings: the program that workers execute, found in PATH, and
-   * its arguments. It joins by mf_worker_join(). NULL with handler.
+   * its arguments. It joins by mf_worker_join(). With MF_ZYGOTE in flags it is executed once and
+   * forks the workers, see mf_zygote_open(). NULL with handler.
    */
   const char *const *worker_argv;
   /** Descriptors of this process to be left open in the workers, which else have 0 to 2. */
@@ -576,8 +616,8 @@ typedef struct mf_completion {
   /** 0. */
   uint32_t reserved0;
   /**
-   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
-   * NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+   * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
+   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
    * change if that worker misbehaves.
    */
   const void *data;
@@ -593,7 +633,33 @@ typedef struct mf_completion {
   uint64_t reserved[5];
 } mf_completion;
 
-/** A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version. */
+/** A task in hand and everything about it. The caller sets size, mf_worker_take() the rest. */
+typedef struct mf_work {
+  /** The caller's sizeof(mf_work). */
+  uint32_t size;
+  /** 1 in the first start of the task, 2 in the second, and so on. */
+  uint32_t attempt;
+  /** The task in hand; NULL with every error. */
+  struct mf_task *task;
+  /**
+   * The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+   * empty.
+   */
+  const void *payload;
+  /** Bytes at payload. */
+  size_t len;
+  /** mf_submit_opts.user_data. */
+  uint64_t user_data;
+  /** The id that submitting returned. */
+  struct mf_task_id id;
+  /** mf_submit_opts.label; zeros if none was given. */
+  uint8_t label[16];
+} mf_work;
+
+/**
+ * A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+ * rest.
+ */
 typedef struct mf_zygote_request {
   /** The caller's sizeof(mf_zygote_request). */
   uint32_t size;
@@ -602,6 +668,32 @@ typedef struct mf_zygote_request {
   /** The incarnation of that worker. */
   uint64_t incarnation;
 } mf_zygote_request;
+
+/**
+ * A message of the library's log. The caller sets size, mf_log_read() the rest. The texts are UTF-8
+ * without NULs in them, and NUL-terminated; one for which there is too little room is cut between
+ * two characters.
+ */
+typedef struct mf_log_record {
+  /** The caller's sizeof(mf_log_record). */
+  uint32_t size;
+  /** MF_LOG_ERROR to MF_LOG_TRACE. */
+  int32_t level;
+  /** Nanoseconds since 1970-01-01 00:00 UTC. */
+  uint64_t time_ns;
+  /**
+   * Messages that were dropped between the one before and this one, because 1024 waited already.
+   */
+  uint64_t dropped;
+  /** Bytes that the target has; if that is not less than sizeof(target), it was cut. */
+  uint32_t target_len;
+  /** Bytes that the message has; if that is not less than sizeof(message), it was cut. */
+  uint32_t message_len;
+  /** The part of the library that it comes from, such as "miniflow::engine::supervisor". */
+  char target[96];
+  /** The message; it may have several lines. */
+  char message[3584];
+} mf_log_record;
 
 #ifdef __cplusplus
 extern "C" {
@@ -707,11 +799,18 @@ int32_t mf_engine_free(struct mf_engine *engine);
  * mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
  * MF_F_COLLATERAL. What became of the task, its completion says.
  *
+ * With MF_CANCEL_UNSTARTED, MF_OK means that the task will never run, and its completion says
+ * MF_CANCELLED (which an earlier call may have seen to). Else nothing has changed, and the task is
+ * not told either.
+ *
  * - `engine`: the engine.
  * - `id`: the task.
- * - `flags`: 0, or MF_CANCEL_KILL.
+ * - `flags`: 0, MF_CANCEL_KILL or MF_CANCEL_UNSTARTED.
  *
  * Returns MF_OK, or
+ * - MF_E_WOULD_BLOCK: with MF_CANCEL_UNSTARTED, a worker has been given the task, even if it is not
+ *   started yet; or it was started before and waits for its next attempt; or it has ended, and its
+ *   completion can be fetched;
  * - MF_E_NOT_FOUND: no such task, or its completion was handed out;
  * - MF_E_INVALID: not an engine, NULL, or unknown flags.
  *
@@ -817,6 +916,25 @@ int32_t mf_submit(struct mf_engine *engine,
                   size_t len,
                   const struct mf_submit_opts *opts,
                   struct mf_task_id *id);
+
+/**
+ * mf_submit() with the user data as an argument, so that threads can share one mf_submit_opts.
+ *
+ * - `user_data`: comes back with the completion, instead of opts->user_data, also if it is 0. The
+ *   other arguments are those of mf_submit().
+ *
+ * Returns MF_OK, or the errors of mf_submit(). Does not wait. Any thread. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * As for mf_submit(); nobody writes the options during this call.
+ */
+int32_t mf_submit_as(struct mf_engine *engine,
+                     const void *payload,
+                     size_t len,
+                     const struct mf_submit_opts *opts,
+                     uint64_t user_data,
+                     struct mf_task_id *id);
 
 /**
  * mf_submit() that waits for room.
@@ -1127,7 +1245,7 @@ uint64_t mf_task_user_data(const struct mf_task *task);
 
 /**
  * Sets the result of the task in hand, copying it. A second reply replaces the first; a failure
- * replaces them all.
+ * replaces them all. After a failure with data there is no reply any more (MF_E_INVALID).
  *
  * - `task`: the task in hand.
  * - `data`, `len`: the result in bytes; `data` may be NULL if `len` is 0.
@@ -1179,6 +1297,29 @@ int32_t mf_task_reply_buf(struct mf_task *task, size_t len, void **buf);
 int32_t mf_task_fail(struct mf_task *task, int32_t code, const char *text);
 
 /**
+ * mf_task_fail() with data for a program to read instead of a text: any bytes, as many as a result
+ * may have, which come back as they are, with MF_F_DATA in mf_completion.flags.
+ *
+ * - `task`: the task in hand.
+ * - `code`: comes back as mf_completion.code; not 0.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * The data take the place of the result: an earlier reply is gone, and a later one is
+ * MF_E_INVALID. Of several failures the last one counts, with a text or with data.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: a stale task, a code of 0, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply(). The task has not failed by this call.
+ *
+ * Waits as mf_task_reply() does. One thread at a time for one task. Forked child: MF_E_INVALID.
+ * Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes.
+ */
+int32_t mf_task_fail_data(struct mf_task *task, int32_t code, const void *data, size_t len);
+
+/**
  * Tells whoever asks mf_task_state() how far the task in hand is. Cheap.
  *
  * - `task`: the task in hand.
@@ -1199,8 +1340,8 @@ int32_t mf_task_progress(struct mf_task *task, uint64_t done, uint64_t total);
 int32_t mf_task_cancelled(const struct mf_task *task);
 
 /**
- * Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
- * mf_task_payload() and mf_task_reply_buf() gave.
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+ * and so is what mf_task_payload() and mf_task_reply_buf() gave.
  *
  * - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
  * - `code`: 0 = completed, anything else = failed with that code.
@@ -1214,13 +1355,109 @@ int32_t mf_task_cancelled(const struct mf_task *task);
 int32_t mf_task_finish(struct mf_task *task, int32_t code);
 
 /**
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
+ * or mf_task_fail_data(), and mf_task_finish(), in one call.
+ *
+ * - `task`: the task in hand, not a handler's.
+ * - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
+ *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
+ * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+ *
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+ * not used then. Any other code replaces that failure.
+ *
+ * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
+ * error the task is still in hand (an earlier reply may be gone) and can be ended with something
+ * smaller:
+ * - MF_E_INVALID: a stale task or a handler's, or NULL with a length;
+ * - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply().
+ *
+ * Waits as mf_task_reply() does. Any thread, not only the one that took the task. Forked child:
+ * MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `data` is NULL or valid for reads of `len` bytes; no other thread uses the task during this call.
+ */
+int32_t mf_task_end(struct mf_task *task,
+                    int32_t code,
+                    const void *data,
+                    size_t len);
+
+/**
+ * The payload of the task in hand as memory of its own, which stays readable after the task's end:
+ * for language runtimes whose objects lie over payloads and may outlive the task.
+ *
+ * - `task`: the task in hand, also a handler's.
+ * - `data`: receives the address of the payload: not NULL, also if it is empty, and aligned to 64
+ *   bytes. Read-only.
+ * - `len`: receives its bytes.
+ * - `view`: receives a handle for mf_view_detach() and mf_view_release(), never 0.
+ *
+ * The bytes are the payload until the task ends. After that the memory is still there, but the host
+ * puts other payloads into it, unless mf_view_detach() was called before. Where a payload is shorter
+ * than a page, the view is a copy: nothing is ever put into that, and detaching it costs nothing.
+ *
+ * Returns MF_OK, or with NULL, 0 and 0
+ * - MF_E_INVALID: a stale task, or NULL;
+ * - MF_E_NO_MEMORY: the process has too little memory or too many mappings (vm.max_map_count);
+ * - MF_E_SYSTEM: the system refuses.
+ *
+ * The pages of the payload are mapped once more, at the cost of a system call; a task can have
+ * several views. One thread at a time for one task. Forked child: MF_E_INVALID; but it inherits the
+ * memory of the views that its parent has, for as long as it lives. Since 0.1.
+ *
+ * Pointers:
+ * `data`, `len` and `view` are NULL or valid for a write.
+ */
+int32_t mf_task_view(const struct mf_task *task,
+                     const void **data,
+                     size_t *len,
+                     uint64_t *view);
+
+/**
+ * Makes the memory of a view this process's own: it keeps the bytes that it has now, at the same
+ * address, until mf_view_release(). To be called before the task ends, and only if something still
+ * refers to the view: it costs a copy, and memory for it.
+ *
+ * - `view`: as mf_task_view() gave it. Detaching it again changes nothing.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: not a view, or one that was released;
+ * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses. Nothing has changed.
+ *
+ * Other threads may read the memory meanwhile, and see what they saw before. Any thread. Forked
+ * child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_view_detach(uint64_t view);
+
+/**
+ * Gives the memory of a view back, detached or not, before or after the end of its task. Nothing may
+ * refer to it any more.
+ *
+ * - `view`: as mf_task_view() gave it. 0 is none: nothing happens.
+ *
+ * Returns MF_OK, or MF_E_INVALID for one that was released already, or is made up. Any thread.
+ * Forked child: MF_E_INVALID, also for the parent's views. Since 0.1.
+ *
+ * Pointers:
+ * Nobody reads the memory any more.
+ */
+int32_t mf_view_release(uint64_t view);
+
+/**
  * Joins the lane that this program inherited from the engine that started it
- * (mf_config.worker_argv). Once per process; the engine sends tasks from then on.
+ * (mf_config.worker_argv), or from the zygote that has forked it (MF_ZYGOTE). Once per process; the
+ * engine sends tasks from then on.
+ *
+ * In a zygote's child this comes before anything else, threads above all: it restricts the process
+ * as mf_config.sandbox says. After an error such a child must exit, by _exit().
  *
  * - `worker`: receives the handle.
  *
  * Returns MF_OK, or
- * - MF_E_INVALID: NULL, or the process was not started by an engine, or it has joined already;
+ * - MF_E_INVALID: NULL, or the process was neither started by an engine nor forked by a zygote
+ *   between mf_zygote_recv() and mf_zygote_reply(), or it has joined already;
+ * - MF_E_CLOSED: the zygote that has forked it is gone;
  * - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
  * - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
  *
@@ -1238,8 +1475,8 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Takes the next task. Threads may wait here side by side.
  *
  * - `worker`: the joined lane.
- * - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
- *   error.
+ * - `task`: receives the task, to be ended by mf_task_finish() or mf_task_end(), on any thread; NULL
+ *   with every error.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
  *
  * Returns MF_OK, or
@@ -1253,7 +1490,27 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Pointers:
  * `task` is NULL or valid for a write.
  */
-int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
+int32_t mf_worker_next(struct mf_worker *worker,
+                       struct mf_task **task,
+                       int64_t timeout_ns);
+
+/**
+ * mf_worker_next() that also tells everything about the task, for callers to whom each call is
+ * dear: what mf_task_payload(), mf_task_get_id(), mf_task_get_label(), mf_task_attempt() and
+ * mf_task_user_data() would.
+ *
+ * - `worker`: the joined lane.
+ * - `work`: receives the task, to be ended as one of mf_worker_next() is; its `size` is set by the
+ *   caller. Zeros with every error, except if it is unusable itself.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
+ * of mf_work has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `work` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_worker_take(struct mf_worker *worker, struct mf_work *work, int64_t timeout_ns);
 
 /**
  * How many tasks this program may hold at a time: mf_class_config.threads.
@@ -1272,6 +1529,14 @@ int32_t mf_worker_concurrency(const struct mf_worker *worker);
 int32_t mf_worker_slot(const struct mf_worker *worker);
 
 /**
+ * The class whose tasks this worker runs.
+ *
+ * Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+ * Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_worker_class(const struct mf_worker *worker);
+
+/**
  * Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to
  * another worker. The program should finish what it has in hand, which is still possible, and
  * exit: it is killed after the engine's `stop_grace_ns`. `worker` is stale afterwards.
@@ -1282,12 +1547,44 @@ int32_t mf_worker_slot(const struct mf_worker *worker);
 int32_t mf_worker_leave(struct mf_worker *worker);
 
 /**
- * For a language runtime's own zygote: receives a request to fork a worker.
+ * For a language runtime that an engine has executed as its zygote (MF_ZYGOTE in mf_config.flags):
+ * opens its end. Once per process.
  *
- * - `fd`: the socket that the runtime was given.
- * - `request`: receives the request; its `size` is set by the caller.
+ * The runtime loads what its workers need, before or after this call, then repeats:
+ * mf_zygote_recv(); fork; in the parent mf_zygote_reply(); in the child mf_worker_join() and what a
+ * worker does. If it cannot start workers it says so by mf_zygote_fail(). It has its own process
+ * group, signals at their defaults (but for SIGHUP, which is ignored), and of the host's
+ * descriptors only 0 to 2 and mf_config.inherit_fds. If it ends, the engine executes it again; the
+ * workers that it had go on.
  *
- * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ * It notices the death of the host in mf_zygote_recv(), and only there. If it has threads, its
+ * children may use only what survives a fork; and they end with the thread that forked them if that
+ * ends before they have joined. It must not wait for workers itself: how they ended would be lost.
+ *
+ * Returns a descriptor that names the zygote in the other calls (not to be read, written or
+ * closed), or
+ * - MF_E_INVALID: this process was not executed as a zygote, or has opened it already;
+ * - MF_E_UNSUPPORTED: the host has another version of the shared layout;
+ * - MF_E_SYSTEM: the system refuses.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ */
+int32_t mf_zygote_open(void);
+
+/**
+ * Waits until a worker is to be forked. Meanwhile the library reaps and reports workers that end
+ * (no other children of this process), and when the host dies it kills them and removes the
+ * engine's name.
+ *
+ * - `fd`: from mf_zygote_open().
+ * - `request`: its `size` is set by the caller; receives the request. One that is not answered by
+ *   mf_zygote_reply() before the next call counts as refused.
+ *
+ * Returns MF_OK, or
+ * - MF_E_CLOSED: the runtime must exit;
+ * - MF_E_INVALID: `fd` is not a zygote, or `request` is NULL or of a wrong size.
+ *
+ * Any thread, one at a time: others wait. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `request` is NULL or valid for as many bytes as its size says.
@@ -1295,18 +1592,95 @@ int32_t mf_worker_leave(struct mf_worker *worker);
 int32_t mf_zygote_recv(int32_t fd, struct mf_zygote_request *request);
 
 /**
- * For a language runtime's own zygote: answers a request with the process that it forked.
+ * Answers the last request, in the process that received it, not in its child.
  *
- * - `fd`: the socket that the runtime was given.
- * - `request`: the request that is answered.
- * - `pid`: the new process.
+ * - `fd`: from mf_zygote_open().
+ * - `request`: as mf_zygote_recv() filled it.
+ * - `pid`: the child that was forked; or, if that failed, < 0: the negative error number.
  *
- * Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
+ * Returns MF_OK, or
+ * - MF_E_INVALID: `fd` is not a zygote, the request does not wait for an answer (any more), or
+ *   `pid` is not a child of this process: then it counts as refused;
+ * - MF_E_SYSTEM: no descriptor is left to watch the child, which is killed.
+ *
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `request` is NULL or valid for as many bytes as its size says.
  */
 int32_t mf_zygote_reply(int32_t fd, const struct mf_zygote_request *request, int64_t pid);
+
+/**
+ * Tells the host that this runtime cannot start workers, and why: mf_engine_start() fails with that
+ * text. In an engine that has started before, and has executed the runtime again since, it counts
+ * as a failed start: it is tried again, and after several in a row tasks fail with that text. The
+ * host kills this process.
+ *
+ * - `fd`: from mf_zygote_open().
+ * - `text`: the reason, of which about 1000 bytes arrive; what is not UTF-8 in it is replaced. NULL
+ *   = none.
+ *
+ * Returns MF_OK, MF_E_CLOSED if the host is gone, or MF_E_INVALID if `fd` is not a zygote. Any
+ * thread; waits for another thread's mf_zygote_recv(). Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `text` is NULL or a NUL-terminated string.
+ */
+int32_t mf_zygote_fail(int32_t fd, const char *text);
+
+/**
+ * Chooses which messages of the library are kept for mf_log_read(): none before the first call. The
+ * library itself never prints anything.
+ *
+ * - `level`: MF_LOG_OFF to MF_LOG_TRACE; messages of this level and of those below are kept, for all
+ *   engines of the process. What waits already, stays.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: no such level;
+ * - MF_E_UNSUPPORTED: the library is part of a Rust program that has set a logger, which gets the
+ *   messages. Its level is not changed.
+ *
+ * Any thread. Forked child: has a queue of its own, from its first call of this or of mf_log_read()
+ * on. Before that no message is kept in it, and no lock taken: workers that run a handler log
+ * nothing. Since 0.1.
+ */
+int32_t mf_log_level(int32_t level);
+
+/**
+ * Fetches the oldest message of the log that was not fetched yet; see mf_log_level().
+ *
+ * There is no callback for messages, on purpose: it would run on threads of the library and under
+ * its locks, and one that needs a lock of its own, such as an interpreter's, could wait for a
+ * thread that waits for the library.
+ *
+ * - `record`: receives the message; its `size` is set by the caller.
+ * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+ *
+ * Up to 1024 messages wait to be fetched. When there are that many, the newest are dropped, and
+ * mf_log_record.dropped of the next one that is not says how many.
+ *
+ * Returns MF_OK, or, with `record` as it was,
+ * - MF_E_TIMEOUT: none came in time;
+ * - MF_E_CLOSED: mf_log_wake() ended the wait;
+ * - MF_E_INVALID: NULL, or a size that no version of mf_log_record has.
+ *
+ * Any thread; several may wait, and each message goes to one of them. Forked child: reads a queue of
+ * its own. Since 0.1.
+ *
+ * Pointers:
+ * `record` is NULL or valid for as many bytes as its size says.
+ */
+int32_t mf_log_read(struct mf_log_record *record,
+                    int64_t timeout_ns);
+
+/**
+ * Ends one mf_log_read() that waits, which then answers MF_E_CLOSED; if none waits, the next one
+ * that is called with a timeout other than 0. So a thread that reads the log can be joined at exit,
+ * whatever it does at the moment. Messages that wait stay, to be fetched with a timeout of 0.
+ *
+ * Returns MF_OK. Any thread. Forked child: for its own queue. Since 0.1.
+ */
+int32_t mf_log_wake(void);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -133,9 +133,14 @@ impl Config {
         &self.classes[class.index()]
     }
 
-    /// Whether the workers are programs of their own.
+    /// Whether the workers run a program of their own, executed by the zygote or before it forks them.
     pub(crate) fn is_program(&self) -> bool {
-        matches!(self.role, Some(Role::Program(_)))
+        matches!(self.role, Some(Role::Program(_))) || self.has_zygote_program()
+    }
+
+    /// Whether the zygote is a program.
+    pub(crate) fn has_zygote_program(&self) -> bool {
+        matches!(self.role, Some(Role::ZygoteProgram(_)))
     }
 
     pub(crate) fn max_workers(&self) -> u32 {
@@ -156,8 +161,10 @@ impl Config {
                 "the engine has neither a handler nor a worker program",
             ));
         };
-        if matches!(role, Role::Program(argv) if argv.is_empty()) {
-            return Err(Error::invalid("the worker program's argv is empty"));
+        if let Role::Program(argv) | Role::ZygoteProgram(argv) = role
+            && argv.is_empty()
+        {
+            return Err(Error::invalid("the program's argv is empty"));
         }
         // The number would come to mean one of the zygote's own.
         if let Some(fd) = self.inherit.iter().find(|&&fd| !fork::is_open(fd)) {
@@ -300,13 +307,31 @@ impl Builder {
 
     /// The program that the workers execute, found in `PATH`, with its arguments. It joins its
     /// lane by [`Worker::join`](crate::worker::Worker::join) or `mf_worker_join`.
-    pub fn program(mut self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    pub fn program(self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.executed(argv, Role::Program)
+    }
+
+    /// A program that is executed once, found in `PATH`, with its arguments, to fork the workers: a
+    /// language runtime that loads what they need before. See [`Zygote`](crate::worker::Zygote) for
+    /// what it does. If it ends or is killed, it is started again, and the workers that it had go on.
+    ///
+    /// Like a worker program it has its own process group, signals at their defaults (but for SIGHUP,
+    /// which it ignores) and of this process's descriptors only 0 to 2 and [`Builder::inherit`].
+    pub fn zygote_program(self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.executed(argv, Role::ZygoteProgram)
+    }
+
+    fn executed(
+        mut self,
+        argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        role: fn(Vec<CString>) -> Role,
+    ) -> Self {
         let argv = argv
             .into_iter()
             .map(|a| CString::new(a.as_ref().as_bytes()));
         match argv.collect::<Result<Vec<_>, _>>() {
-            Ok(argv) => self.config.role = Some(Role::Program(argv)),
-            Err(_) => self.error = Some("the worker program's argv has a NUL byte".into()),
+            Ok(argv) => self.config.role = Some(role(argv)),
+            Err(_) => self.error = Some("the program's argv has a NUL byte".into()),
         }
         self
     }
@@ -482,7 +507,8 @@ impl Builder {
     /// locks that another thread holds at this moment do not. Start engines early.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad setting or a name in use, [`Error::Unsupported`] if the kernel
+    /// [`Error::Invalid`] for a bad setting or a name in use, or if a zygote program says that it
+    /// cannot start workers (with its reason), [`Error::Unsupported`] if the kernel
     /// lacks something (the text says what), [`Error::Timeout`] if the workers are not ready in
     /// time, [`Error::System`] or [`Error::NoMemory`] if the operating system refuses.
     pub fn start(self) -> Result<Engine> {

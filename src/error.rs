@@ -113,6 +113,9 @@ fn remedy(call: &str, source: &io::Error) -> &'static str {
         (Some(libc::EAGAIN), "pthread_create" | "mmap or pthread_create") => {
             "; raise RLIMIT_NPROC (ulimit -u), the cgroup's pids.max, or RLIMIT_AS (ulimit -v)"
         }
+        (Some(libc::ENOMEM), "mremap") => {
+            "; raise vm.max_map_count (sysctl) or RLIMIT_AS (ulimit -v)"
+        }
         (Some(libc::ENOMEM), "mmap") => "; raise RLIMIT_AS (ulimit -v) or lower the arenas",
         (Some(libc::ENOMEM), _) => "; raise RLIMIT_AS or the cgroup's memory.max",
         (Some(libc::ENOSPC), "posix_fallocate") => {

@@ -154,6 +154,46 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What a worker applies to itself, for another process of this library: without commas.
+    pub(crate) fn to_wire(&self) -> String {
+        let limit = |limit: Option<u64>| limit.map_or("-".to_owned(), |n| n.to_string());
+        format!(
+            "{}:{}:{}:{}:{}:{}",
+            u8::from(self.no_new_privs),
+            u8::from(self.seccomp),
+            limit(self.memory),
+            limit(self.files),
+            limit(self.cpu_seconds()),
+            limit(self.core),
+        )
+    }
+
+    /// The reverse of [`Sandbox::to_wire`].
+    pub(crate) fn from_wire(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.split(':').collect();
+        let [no_new_privs, seccomp, memory, files, cpu, core] = fields[..] else {
+            return None;
+        };
+        let switch = |field: &str| match field {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        let limit = |field: &str| match field {
+            "-" => Some(None),
+            number => number.parse().ok().map(Some),
+        };
+        Some(Self {
+            no_new_privs: switch(no_new_privs)?,
+            seccomp: switch(seccomp)?,
+            undumpable_host: false, // not a worker's business
+            memory: limit(memory)?,
+            files: limit(files)?,
+            cpu: limit(cpu)?.map(Duration::from_secs),
+            core: limit(core)?,
+        })
+    }
+
     /// The processor time limit in whole seconds, rounded up.
     pub(crate) fn cpu_seconds(&self) -> Option<u64> {
         self.cpu
@@ -196,6 +236,30 @@ mod tests {
         refused(Sandbox::new().limit_cpu(Duration::ZERO), "processor");
         assert!(Sandbox::strict().validate(1000).is_ok());
         assert!(Sandbox::new().limit_memory(1001).validate(1000).is_ok());
+    }
+
+    #[test]
+    fn what_a_worker_applies_arrives_as_it_was_sent() {
+        let all = Sandbox::new()
+            .seccomp(true)
+            .limit_memory(u64::MAX)
+            .limit_files(20)
+            .limit_cpu(Duration::from_secs(3))
+            .limit_core(0);
+        for sandbox in [Sandbox::new(), Sandbox::new().no_new_privs(true), all] {
+            let wire = sandbox.to_wire();
+            assert!(!wire.contains(','));
+            assert_eq!(Sandbox::from_wire(&wire), Some(sandbox));
+        }
+        for bad in [
+            "",
+            "1:1:-:-:-",
+            "1:2:-:-:-:-",
+            "1:1:-:x:-:-",
+            "1:1:-:-:-:-:-",
+        ] {
+            assert_eq!(Sandbox::from_wire(bad), None, "{bad}");
+        }
     }
 
     #[test]

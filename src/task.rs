@@ -152,7 +152,8 @@ impl Class {
 pub enum Outcome {
     /// The handler returned success.
     Completed = 0,
-    /// The handler failed; the data is its text.
+    /// The handler failed; the data is its text, or data of its own
+    /// ([`Completion::failed_with_data`](crate::Completion::failed_with_data)).
     Failed = 1,
     /// The worker died while it ran the task, as often as the task allows.
     Crashed = 2,

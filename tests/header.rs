@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 12] = [
     "types",
     "config",
     "error",
@@ -27,7 +27,10 @@ const SOURCES: [&str; 9] = [
     "completion",
     "status",
     "task",
+    "view",
     "worker",
+    "zygote",
+    "log",
 ];
 
 /// The version macros, which no tool but this test can know.

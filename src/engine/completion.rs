@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::BitOr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +30,48 @@ pub struct Completion {
     pub(crate) code: i32,
     pub(crate) worker: u32,
     pub(crate) attempt: u16,
-    pub(crate) by_signal: bool,
-    pub(crate) collateral: bool,
+    pub(crate) marks: Marks,
     pub(crate) data: Data,
+}
+
+// Two cache lines, which millions of them a second go through.
+const _: () = assert!(size_of::<Completion>() <= 128);
+
+/// Yes-or-no facts about a completion, with the numbers that they have in C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    pub(crate) const NONE: Self = Self(0);
+    /// The code is the number of a signal.
+    pub(crate) const BY_SIGNAL: Self = Self(1);
+    /// It died beside others and may not be the one to blame.
+    pub(crate) const COLLATERAL: Self = Self(2);
+    /// It failed with data of the handler's own.
+    pub(crate) const DATA: Self = Self(4);
+
+    /// These, on a condition.
+    #[inline]
+    pub(crate) fn if_so(self, condition: bool) -> Self {
+        if condition { self } else { Self::NONE }
+    }
+
+    #[inline]
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+}
+
+impl BitOr for Marks {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// Where a result is.
@@ -160,13 +200,20 @@ impl Completion {
     /// Whether [`Completion::code`] is a signal number.
     #[must_use]
     pub fn by_signal(&self) -> bool {
-        self.by_signal
+        self.marks.has(Marks::BY_SIGNAL)
     }
 
     /// Whether the task crashed beside others, so that it may not be the one to blame.
     #[must_use]
     pub fn is_collateral(&self) -> bool {
-        self.collateral
+        self.marks.has(Marks::COLLATERAL)
+    }
+
+    /// Whether the task failed with data of the handler's own
+    /// ([`Failure::with_data`](crate::worker::Failure::with_data)) and not with a text.
+    #[must_use]
+    pub fn failed_with_data(&self) -> bool {
+        self.marks.has(Marks::DATA)
     }
 
     /// The slot of the worker that ran the task last; `u32::MAX` if none did.
@@ -193,7 +240,7 @@ impl Completion {
         Duration::from_nanos(self.run_ns)
     }
 
-    /// Length of the result, or of the error text if the task did not complete.
+    /// Length of the result, or of the error text or data if the task did not complete.
     #[must_use]
     pub fn len(&self) -> usize {
         self.data.len()
@@ -261,7 +308,8 @@ impl Completion {
         }
     }
 
-    /// The error text of a task that did not complete (its result as text, otherwise).
+    /// The error text of a task that did not complete (its result or its failure's data as text,
+    /// otherwise).
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.to_vec()).into_owned()
@@ -304,8 +352,7 @@ impl Completion {
             code: 0,
             worker: 0,
             attempt: 1,
-            by_signal: false,
-            collateral: false,
+            marks: Marks::NONE,
             data: Data::EMPTY,
         }
     }

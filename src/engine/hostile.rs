@@ -335,7 +335,12 @@ impl World {
             op::EARLY => self.early(args),
             op::CANCEL => {
                 if let Some((index, _)) = self.pick(args[0]) {
-                    self.core.cancel(index);
+                    if args[1] & 1 == 0 {
+                        self.core.cancel(index);
+                    } else if self.core.cancel_unstarted(index) {
+                        let kept = self.core.table.kept(index).unwrap();
+                        assert_eq!((kept.outcome(), kept.attempt()), (Outcome::Cancelled, 0));
+                    }
                 }
             }
             op::AWAIT => {
@@ -552,11 +557,13 @@ impl World {
         assert!(completion.ran() <= elapsed, "{:?}", completion.ran());
         let bytes = completion.to_vec();
         assert_eq!(bytes.len(), completion.len());
+        assert!(!completion.failed_with_data() || completion.outcome() == Outcome::Failed);
         let mut some = [0; 100];
         assert_eq!(completion.copy_to(&mut some), bytes.len().min(100));
         match completion.worker() {
             HONEST => match completion.outcome() {
-                Outcome::Completed => {
+                Outcome::Failed if !completion.failed_with_data() => assert_eq!(bytes, NO_ROOM),
+                Outcome::Completed | Outcome::Failed => {
                     let mut right = payload(number, len);
                     right.iter_mut().for_each(|byte| *byte ^= 0x5a);
                     assert!(
@@ -564,7 +571,6 @@ impl World {
                         "task {number}: not the honest worker's result"
                     );
                 }
-                Outcome::Failed => assert_eq!(bytes, NO_ROOM),
                 other => assert_eq!(other, Outcome::Cancelled),
             },
             u32::MAX => assert_eq!(completion.outcome(), Outcome::Cancelled),

@@ -434,6 +434,23 @@ impl Engine {
         Ok(())
     }
 
+    /// Cancels a task only if it will then never run: it has not been started and waits for a
+    /// worker. True if so, also after an earlier cancellation; its completion says
+    /// [`Outcome::Cancelled`](crate::Outcome::Cancelled). False if a worker was given it, even if it
+    /// was not started yet, or if it was started before and waits for its next attempt, or has
+    /// ended: then nothing has changed, and the task is not told either.
+    ///
+    /// # Errors
+    /// As for [`Engine::cancel`].
+    pub fn cancel_unstarted(&self, id: TaskId) -> Result<bool> {
+        self.shared.check_process()?;
+        let mut core = self.shared.lock();
+        let index = core.table.find(id).ok_or(Error::NotFound)?;
+        let never_runs = core.cancel_unstarted(index);
+        self.shared.notify(&mut core);
+        Ok(never_runs)
+    }
+
     /// [`Engine::cancel`], by force: if the task is running, its worker gets the time of
     /// [`Builder::kill_grace`] to finish what it runs and is then killed. Tasks that ran beside it
     /// may end as crashed, with the mark of a bystander ([`Completion::is_collateral`]).

@@ -47,8 +47,9 @@ const STUCK_WHILE_FREE: Duration = Duration::from_millis(2);
 const STUCK: Duration = Duration::from_millis(10);
 /// While the engine stops: how long the zygote may owe an answer before it is killed.
 const ZYGOTE_GRACE: Duration = Duration::from_secs(2);
-/// Workers asked for in one turn: so few that the requests and the answers fit in the zygote's
-/// socket, or each side might wait for the other to read.
+/// Workers asked for and not there yet: so few that the requests and the answers fit in the zygote's
+/// socket, or each side might wait for the other to read; or this one for a zygote program that
+/// hangs.
 const SPAWNS: usize = 32;
 /// Messages of one worker that are heard before the others have their turn.
 const MESSAGES: usize = 64;
@@ -481,6 +482,12 @@ impl Supervisor {
                     }
                 );
                 lane.kill();
+                if lane.process.is_none() && self.shared.config.has_zygote_program() {
+                    // Nobody has forked it: the runtime hangs.
+                    let why = format!("it has started no worker for {patience:?}");
+                    self.zygote.note_trouble(why);
+                    self.zygote.kill();
+                }
             }
             let Some(kill_after) = core.kill_after else {
                 continue;

@@ -376,6 +376,11 @@ impl TaskTable {
         }
     }
 
+    /// The completion of an ended task that nobody has taken.
+    pub(crate) fn kept(&self, index: u32) -> Option<&Completion> {
+        self.completions[index as usize].as_ref()
+    }
+
     /// Takes the completion of an ended task and gives its slot back.
     pub(crate) fn take(&mut self, index: u32) -> Option<Completion> {
         match self.entries[index as usize].place {

@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use crate::Completion;
+use crate::engine::completion::Marks;
 use crate::error::Result;
 use crate::ffi::error::guard;
 use crate::ffi::handle;
@@ -25,6 +26,10 @@ thread_local! {
     static FETCHED: Cell<Vec<Completion>> = const { Cell::new(Vec::new()) };
 }
 
+const _: () = assert!(Marks::BY_SIGNAL.bits() as u32 == MF_F_BY_SIGNAL);
+const _: () = assert!(Marks::COLLATERAL.bits() as u32 == MF_F_COLLATERAL);
+const _: () = assert!(Marks::DATA.bits() as u32 == MF_F_DATA);
+
 /// The C form of a completion, as far as the result does not matter.
 #[inline]
 fn describe(completion: &Completion) -> mf_completion {
@@ -35,8 +40,7 @@ fn describe(completion: &Completion) -> mf_completion {
         user_data: completion.user_data(),
         outcome: completion.outcome() as i32,
         code: completion.code(),
-        flags: (u32::from(completion.by_signal()) * MF_F_BY_SIGNAL)
-            | (u32::from(completion.is_collateral()) * MF_F_COLLATERAL),
+        flags: u32::from(completion.marks.bits()),
         worker: completion.worker(),
         attempt: completion.attempt(),
         reserved0: 0,

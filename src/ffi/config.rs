@@ -14,6 +14,10 @@ use crate::ffi::types::*;
 use crate::sandbox::Sandbox;
 use crate::task::Class;
 
+/// In mf_config.flags: worker_argv is a zygote program. It is executed once, loads what workers need
+/// and forks them; see mf_zygote_open().
+pub const MF_ZYGOTE: u32 = 1;
+
 /// In mf_config.dispatch_policy: the worker with the fewest tasks; the default.
 pub const MF_DISPATCH_LEAST_LOADED: i32 = 0;
 /// In mf_config.dispatch_policy: each worker in turn.
@@ -100,7 +104,7 @@ const _: () = assert!(size_of::<mf_class_config>() == 32);
 pub struct mf_config {
     /// The caller's sizeof(mf_config).
     pub size: u32,
-    /// 0.
+    /// 0 or MF_ZYGOTE.
     pub flags: u32,
     /// A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
     /// NULL = private.
@@ -110,7 +114,8 @@ pub struct mf_config {
     /// The handler's first argument, as it is in the process at mf_engine_start().
     pub handler_user: *mut c_void,
     /// A NULL-terminated list of strings: the program that workers execute, found in PATH, and
-    /// its arguments. It joins by mf_worker_join(). NULL with handler.
+    /// its arguments. It joins by mf_worker_join(). With MF_ZYGOTE in flags it is executed once and
+    /// forks the workers, see mf_zygote_open(). NULL with handler.
     pub worker_argv: *const *const c_char,
     /// Descriptors of this process to be left open in the workers, which else have 0 to 2.
     pub inherit_fds: *const i32,
@@ -330,13 +335,24 @@ impl mf_config {
         // SAFETY: the caller's word.
         let inherit = unsafe { self.inherited() }?;
         builder = builder.inherit(inherit);
+        let is_zygote = self.flags & MF_ZYGOTE != 0;
         match (self.handler, self.worker_argv.is_null()) {
+            (Some(_), true) if is_zygote => Err(Error::invalid(
+                "mf_config.flags has MF_ZYGOTE, but there is no worker_argv",
+            )),
             (Some(handler), true) => {
                 let handler = ForeignHandler::new(handler, self.handler_user);
                 Ok(builder.handler_object(std::sync::Arc::new(handler)))
             }
-            // SAFETY: the caller's word.
-            (None, false) => Ok(builder.program(unsafe { argv(self.worker_argv) }?)),
+            (None, false) => {
+                // SAFETY: the caller's word.
+                let argv = unsafe { argv(self.worker_argv) }?;
+                Ok(if is_zygote {
+                    builder.zygote_program(argv)
+                } else {
+                    builder.program(argv)
+                })
+            }
             (None, true) => Err(Error::invalid(
                 "mf_config has neither a handler nor worker_argv",
             )),
@@ -348,7 +364,7 @@ impl mf_config {
 
     /// Refuses what this version cannot do, and what no version can.
     fn check_later_features(&self) -> Result<()> {
-        none_set(self.flags, 0, "mf_config.flags")?;
+        none_set(self.flags & !MF_ZYGOTE, 0, "mf_config.flags")?;
         one_of(self.dispatch_policy, 1, 2, "mf_config.dispatch_policy")?;
         one_of(self.scaling_policy, 0, 2, "mf_config.scaling_policy")?;
         one_of(self.affinity, 0, 2, "mf_config.affinity")?;

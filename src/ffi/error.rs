@@ -72,15 +72,26 @@ pub(crate) fn guard_or<R>(
 
 #[cold]
 fn fail<R>(error: &Error, otherwise: impl FnOnce(&Error) -> R) -> R {
+    note(error);
+    otherwise(error)
+}
+
+/// An answer that is an error in C and none in Rust: `code`, with a text as errors have it.
+pub(crate) fn refuse(code: i32, text: &str) -> i32 {
+    note(&text);
+    code
+}
+
+/// Makes a text the thread's last one.
+fn note(text: &dyn fmt::Display) {
     // No text in a thread whose locals are being destroyed, or from inside its own formatting.
     let _ = LAST.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {
             last.clear();
-            let _ = write!(NoNul(&mut last), "{error}"); // writing to a String does not fail
+            let _ = write!(NoNul(&mut last), "{text}"); // writing to a String does not fail
             last.push('\0');
         }
     });
-    otherwise(error)
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {

@@ -5,7 +5,7 @@ use std::ptr;
 
 use crate::error::{Error, Result};
 use crate::ffi::config::mf_config;
-use crate::ffi::error::guard;
+use crate::ffi::error::{guard, refuse};
 use crate::ffi::handle;
 use crate::ffi::sized;
 use crate::ffi::submit::class;
@@ -110,11 +110,18 @@ unsafe fn task_id(id: *const mf_task_id) -> Result<TaskId> {
 /// mf_config.kill_grace_ns. Tasks that run beside it may then end as MF_CRASHED with
 /// MF_F_COLLATERAL. What became of the task, its completion says.
 ///
+/// With MF_CANCEL_UNSTARTED, MF_OK means that the task will never run, and its completion says
+/// MF_CANCELLED (which an earlier call may have seen to). Else nothing has changed, and the task is
+/// not told either.
+///
 /// - `engine`: the engine.
 /// - `id`: the task.
-/// - `flags`: 0, or MF_CANCEL_KILL.
+/// - `flags`: 0, MF_CANCEL_KILL or MF_CANCEL_UNSTARTED.
 ///
 /// Returns MF_OK, or
+/// - MF_E_WOULD_BLOCK: with MF_CANCEL_UNSTARTED, a worker has been given the task, even if it is not
+///   started yet; or it was started before and waits for its next attempt; or it has ended, and its
+///   completion can be fetched;
 /// - MF_E_NOT_FOUND: no such task, or its completion was handed out;
 /// - MF_E_INVALID: not an engine, NULL, or unknown flags.
 ///
@@ -135,9 +142,15 @@ pub unsafe extern "C" fn mf_cancel(
         match flags {
             0 => engine.cancel(id)?,
             MF_CANCEL_KILL => engine.cancel_kill(id)?,
+            MF_CANCEL_UNSTARTED => {
+                if !engine.cancel_unstarted(id)? {
+                    let text = "would block: a worker has, or had, the task already";
+                    return Ok(refuse(MF_E_WOULD_BLOCK, text));
+                }
+            }
             other => {
                 return Err(Error::invalid(format!(
-                    "the flags of mf_cancel have unknown bits: {other:#x}"
+                    "the flags of mf_cancel are not a choice that there is: {other:#x}"
                 )));
             }
         }

@@ -41,6 +41,8 @@ growable! {
     mf_engine_stats = 152,
     mf_worker_row = 96,
     mf_task_info = 40,
+    mf_work = 72,
+    mf_log_record = 3712,
     mf_zygote_request = 16,
     mf_config = 336,
 }

@@ -6,12 +6,11 @@
 //! stale handle may be looked up at any time.
 
 use std::mem::MaybeUninit;
-use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
-use crate::sys::fork::ForkGuard;
+use crate::ffi::per_process::PerProcess;
 use crate::sys::sync::lock;
 
 /// Cells that are allocated at a time.
@@ -129,34 +128,29 @@ fn index_of(handle: u64) -> u32 {
     handle as u32
 }
 
-/// A slab of this process. A forked child has its own, new one: its copy of the parent's may be
-/// locked by a thread that it does not have.
-pub(crate) struct ProcessSlab<T: 'static>(AtomicPtr<Guarded<T>>);
-
-struct Guarded<T> {
-    guard: ForkGuard,
-    slab: Mutex<Slab<T>>,
-}
+/// A slab of this process. A forked child has its own, new one.
+pub(crate) struct ProcessSlab<T: 'static>(PerProcess<Mutex<Slab<T>>>);
 
 impl<T: Send + 'static> ProcessSlab<T> {
     pub(crate) const fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
+        Self(PerProcess::new())
     }
 
     /// The slab of this process, locked.
     #[inline]
     pub(crate) fn lock(&self) -> Result<MutexGuard<'static, Slab<T>>> {
-        match self.lock_existing() {
-            Some(slab) => Ok(slab),
-            None => self.make().map(|guarded| lock(&guarded.slab)),
-        }
+        let slab = self.0.get_or_make(|| {
+            // A handle of the parent's means nothing here: the generations are far apart.
+            let seed = std::process::id().wrapping_mul(0x9E37_79B1);
+            Mutex::new(Slab::new(seed))
+        })?;
+        Ok(lock(slab))
     }
 
     /// The same, if this process has one.
     #[inline]
     pub(crate) fn lock_existing(&self) -> Option<MutexGuard<'static, Slab<T>>> {
-        let guarded = self.current()?;
-        (!guarded.guard.is_child()).then(|| lock(&guarded.slab))
+        self.0.get().map(lock)
     }
 
     /// Removes a value; `what` is its name in the error.
@@ -164,40 +158,6 @@ impl<T: Send + 'static> ProcessSlab<T> {
         self.lock_existing()
             .and_then(|mut slab| slab.remove(handle))
             .ok_or_else(|| stale(what))
-    }
-
-    #[inline]
-    fn current(&self) -> Option<&'static Guarded<T>> {
-        // Acquire: pairs with the exchange in `make`; the slab's contents come with its address.
-        let current = NonNull::new(self.0.load(Ordering::Acquire))?;
-        // SAFETY: made by `make`, never freed.
-        Some(unsafe { current.as_ref() })
-    }
-
-    #[cold]
-    fn make(&self) -> Result<&'static Guarded<T>> {
-        let guard = ForkGuard::new()?;
-        // A handle of the parent's means nothing here: the generations are far apart.
-        let seed = std::process::id().wrapping_mul(0x9E37_79B1);
-        let new = Box::leak(Box::new(Guarded {
-            guard,
-            slab: Mutex::new(Slab::new(seed)),
-        }));
-        let old = self.0.load(Ordering::Acquire); // Acquire: as in `current`.
-        if let Some(current) = self.current()
-            && !current.guard.is_child()
-        {
-            return Ok(current);
-        }
-        // Release: publishes the new slab; Acquire: somebody else's, if that was faster.
-        match self
-            .0
-            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => Ok(new),
-            // SAFETY: never null once set, made by `make`, never freed.
-            Err(other) => Ok(unsafe { &*other }),
-        }
     }
 }
 

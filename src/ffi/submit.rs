@@ -143,6 +143,37 @@ pub unsafe extern "C" fn mf_submit(
     })
 }
 
+/// mf_submit() with the user data as an argument, so that threads can share one mf_submit_opts.
+///
+/// - `user_data`: comes back with the completion, instead of opts->user_data, also if it is 0. The
+///   other arguments are those of mf_submit().
+///
+/// Returns MF_OK, or the errors of mf_submit(). Does not wait. Any thread. Forked child:
+/// MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// As for mf_submit(); nobody writes the options during this call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_submit_as(
+    engine: *mut mf_engine,
+    payload: *const c_void,
+    len: usize,
+    opts: *const mf_submit_opts,
+    user_data: u64,
+    id: *mut mf_task_id,
+) -> i32 {
+    guard(|| {
+        let engine = handle::find(engine)?;
+        // SAFETY: the caller's word.
+        let options = unsafe { options(opts) }?.user_data(user_data);
+        // SAFETY: the caller's word.
+        let payload = unsafe { sized::bytes(payload, len, "payload") }?;
+        let task = engine.submit_with(payload, &options)?;
+        // SAFETY: the caller's word.
+        unsafe { put_id(id, task) }
+    })
+}
+
 /// mf_submit() that waits for room.
 ///
 /// - `timeout_ns`: nanoseconds to wait; < 0 for ever, 0 not at all. The other arguments are those

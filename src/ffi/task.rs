@@ -137,6 +137,31 @@ pub(crate) fn hold(assigned: Assigned<'static>) -> Result<*mut mf_task> {
     Ok(token)
 }
 
+/// Everything about a task in hand, for C.
+pub(crate) fn describe(task: *mut mf_task) -> Result<mf_work> {
+    // Only now: a short payload lies beside the task, where the task lies by now.
+    with(task, |in_hand| {
+        let payload = in_hand.payload();
+        Ok(mf_work {
+            size: 0, // set by `write_growable`
+            attempt: in_hand.attempt(),
+            task,
+            payload: payload.as_ptr().cast(),
+            len: payload.len(),
+            user_data: in_hand.user_data(),
+            id: mf_task_id {
+                bytes: *in_hand.id().as_bytes(),
+            },
+            label: in_hand.label().0,
+        })
+    })
+}
+
+#[cold]
+fn zero_code() -> Error {
+    Error::invalid("the code is 0, which would mean success")
+}
+
 #[cold]
 fn not_a_task(task: *const mf_task) -> Error {
     Error::invalid(if task.is_null() {
@@ -159,7 +184,10 @@ fn find(task: *const mf_task) -> Result<&'static TaskCell> {
 
 /// Runs `body` on the task of a handle.
 #[inline]
-fn with<R>(task: *const mf_task, body: impl FnOnce(&mut Task<'static>) -> Result<R>) -> Result<R> {
+pub(crate) fn with<R>(
+    task: *const mf_task,
+    body: impl FnOnce(&mut Task<'static>) -> Result<R>,
+) -> Result<R> {
     let cell = find(task)?;
     // SAFETY: the cell is `LIVE` with the handle's generation, and by the contract of `mf_task`
     // no other thread uses or finishes the task during this call.
@@ -173,18 +201,24 @@ fn with<R>(task: *const mf_task, body: impl FnOnce(&mut Task<'static>) -> Result
     }
 }
 
-/// Finishes a program's task.
-fn end(task: *const mf_task, result: Result<(), Failure>) -> Result<()> {
+/// Finishes a program's task, unless `last` fails, which comes before.
+#[inline]
+fn end(
+    task: *const mf_task,
+    last: impl FnOnce(&mut Task<'static>) -> Result<()>,
+    result: Result<(), Failure>,
+) -> Result<()> {
     let cell = find(task)?;
     // SAFETY: as in `with`.
-    match unsafe { &*cell.content.get() } {
+    match unsafe { &mut *cell.content.get() } {
         Some((_, guard)) if guard.is_child() => return Err(handle::in_child()),
         Some((Held::Lent(_), _)) => {
             return Err(Error::invalid(
                 "a handler's task ends when the handler returns",
             ));
         }
-        _ => {}
+        Some((Held::Own(assigned), _)) => last(assigned.task())?,
+        None => return Err(not_a_task(task)),
     }
     let (_, generation) = handle::parse(Kind::Task, task).ok_or_else(|| not_a_task(task))?;
     let live = u64::from(generation) << 32 | LIVE;
@@ -305,7 +339,7 @@ pub unsafe extern "C" fn mf_task_user_data(task: *const mf_task) -> u64 {
 }
 
 /// Sets the result of the task in hand, copying it. A second reply replaces the first; a failure
-/// replaces them all.
+/// replaces them all. After a failure with data there is no reply any more (MF_E_INVALID).
 ///
 /// - `task`: the task in hand.
 /// - `data`, `len`: the result in bytes; `data` may be NULL if `len` is 0.
@@ -379,7 +413,7 @@ pub unsafe extern "C" fn mf_task_fail(task: *mut mf_task, code: i32, text: *cons
     guard(|| {
         with(task, |task| {
             if code == 0 {
-                return Err(Error::invalid("the code is 0, which would mean success"));
+                return Err(zero_code());
             }
             let text = if text.is_null() {
                 String::new()
@@ -389,6 +423,44 @@ pub unsafe extern "C" fn mf_task_fail(task: *mut mf_task, code: i32, text: *cons
                 text.to_string_lossy().into_owned()
             };
             task.fail(code, text);
+            Ok(MF_OK)
+        })
+    })
+}
+
+/// mf_task_fail() with data for a program to read instead of a text: any bytes, as many as a result
+/// may have, which come back as they are, with MF_F_DATA in mf_completion.flags.
+///
+/// - `task`: the task in hand.
+/// - `code`: comes back as mf_completion.code; not 0.
+/// - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+///
+/// The data take the place of the result: an earlier reply is gone, and a later one is
+/// MF_E_INVALID. Of several failures the last one counts, with a text or with data.
+///
+/// Returns MF_OK, or
+/// - MF_E_INVALID: a stale task, a code of 0, or NULL with a length;
+/// - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply(). The task has not failed by this call.
+///
+/// Waits as mf_task_reply() does. One thread at a time for one task. Forked child: MF_E_INVALID.
+/// Since 0.1.
+///
+/// # Safety
+/// `data` is NULL or valid for reads of `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_task_fail_data(
+    task: *mut mf_task,
+    code: i32,
+    data: *const c_void,
+    len: usize,
+) -> i32 {
+    guard(|| {
+        with(task, |task| {
+            if code == 0 {
+                return Err(zero_code());
+            }
+            // SAFETY: the caller's word.
+            task.fail_with_data(code, unsafe { sized::bytes(data, len, "data") }?)?;
             Ok(MF_OK)
         })
     })
@@ -427,8 +499,8 @@ pub unsafe extern "C" fn mf_task_cancelled(task: *const mf_task) -> i32 {
     guard(|| with(task, |task| Ok(i32::from(task.is_cancelled()))))
 }
 
-/// Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
-/// mf_task_payload() and mf_task_reply_buf() gave.
+/// Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+/// and so is what mf_task_payload() and mf_task_reply_buf() gave.
 ///
 /// - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
 /// - `code`: 0 = completed, anything else = failed with that code.
@@ -448,7 +520,49 @@ pub unsafe extern "C" fn mf_task_finish(task: *mut mf_task, code: i32) -> i32 {
                 format!("the worker program returned {code}"),
             )),
         };
-        end(task, result)?;
+        end(task, |_| Ok(()), result)?;
+        Ok(MF_OK)
+    })
+}
+
+/// Ends a task that mf_worker_next() or mf_worker_take() gave out, with its result: mf_task_reply()
+/// or mf_task_fail_data(), and mf_task_finish(), in one call.
+///
+/// - `task`: the task in hand, not a handler's.
+/// - `code`: 0 = completed, and the data are its result; anything else = failed with that code, and
+///   the data come back as they are, with MF_F_DATA in mf_completion.flags.
+/// - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
+///
+/// A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+/// not used then. Any other code replaces that failure.
+///
+/// Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
+/// error the task is still in hand (an earlier reply may be gone) and can be ended with something
+/// smaller:
+/// - MF_E_INVALID: a stale task or a handler's, or NULL with a length;
+/// - MF_E_TOO_LARGE, MF_E_NO_MEMORY: as for mf_task_reply().
+///
+/// Waits as mf_task_reply() does. Any thread, not only the one that took the task. Forked child:
+/// MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `data` is NULL or valid for reads of `len` bytes; no other thread uses the task during this call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_task_end(
+    task: *mut mf_task,
+    code: i32,
+    data: *const c_void,
+    len: usize,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the caller's word.
+        let data = unsafe { sized::bytes(data, len, "data") }?;
+        let last = |in_hand: &mut Task<'static>| match code {
+            0 if in_hand.has_failed() => Ok(()),
+            0 => in_hand.reply(data),
+            code => in_hand.fail_with_data(code, data),
+        };
+        end(task, last, Ok(()))?;
         Ok(MF_OK)
     })
 }

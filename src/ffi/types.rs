@@ -3,7 +3,7 @@
 //! `mf_task_id` and `mf_completion` are frozen. Every other struct that is not opaque begins with
 //! its size and may grow at its end (see `sized`).
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 
 /// The version of the binary interface, which is also the number in the library's SONAME. It goes
 /// up when a program that was built against an older header would no longer work.
@@ -15,6 +15,7 @@ pub const MF_OK: i32 = 0;
 /// Also the answer to every use of an engine in a forked child of its process.
 pub const MF_E_INVALID: i32 = -1;
 /// A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+/// Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
 pub const MF_E_WOULD_BLOCK: i32 = -2;
 /// The time given for the call has passed.
 pub const MF_E_TIMEOUT: i32 = -3;
@@ -58,10 +59,16 @@ pub const MF_CANCELLED: i32 = 4;
 pub const MF_F_BY_SIGNAL: u32 = 1;
 /// In mf_completion.flags: the task died beside others and may not be the one to blame.
 pub const MF_F_COLLATERAL: u32 = 2;
+/// In mf_completion.flags: the task failed, and the data are the bytes that its handler or program
+/// gave to mf_task_end() or mf_task_fail_data(): no text of the library's.
+pub const MF_F_DATA: u32 = 4;
 
 /// For mf_cancel: if the task is running, its worker is asked to leave, and killed after
 /// mf_config.kill_grace_ns.
 pub const MF_CANCEL_KILL: u32 = 1;
+/// For mf_cancel: only if the task was never started and no worker has been given it, so that it
+/// will never run.
+pub const MF_CANCEL_UNSTARTED: u32 = 2;
 
 /// In mf_submit_opts.flags: start a task again that its handler fails, while attempts are left.
 pub const MF_RETRY_FAILED: u32 = 1;
@@ -84,6 +91,19 @@ pub const MF_TASK_RUNNING: i32 = 1;
 /// In mf_task_info.state: ended; its completion waits to be fetched.
 pub const MF_TASK_DONE: i32 = 2;
 
+/// For mf_log_level(): no message.
+pub const MF_LOG_OFF: i32 = 0;
+/// In mf_log_record.level: something is lost, or does not work.
+pub const MF_LOG_ERROR: i32 = 1;
+/// In mf_log_record.level: something unusual, which was dealt with.
+pub const MF_LOG_WARN: i32 = 2;
+/// In mf_log_record.level: what goes on.
+pub const MF_LOG_INFO: i32 = 3;
+/// In mf_log_record.level: for those who look for a fault.
+pub const MF_LOG_DEBUG: i32 = 4;
+/// In mf_log_record.level: everything.
+pub const MF_LOG_TRACE: i32 = 5;
+
 /// The worker number of a task that no worker has, or that none ever had.
 pub const MF_NO_WORKER: u32 = 0xFFFF_FFFF;
 
@@ -103,7 +123,7 @@ pub struct mf_worker {
 }
 
 /// The task in hand, on the worker's side: valid until its handler returns, or until
-/// mf_task_finish(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
+/// mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
 /// lives as long as it. One thread at a time may use it, whichever that is.
 #[derive(Debug)]
 pub struct mf_task {
@@ -143,8 +163,8 @@ pub struct mf_completion {
     pub attempt: u32,
     /// 0.
     pub reserved0: u32,
-    /// The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete;
-    /// NULL if there is none. A long result is read where its worker wrote it: it stays, but may
+    /// The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
+    /// any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
     /// change if that worker misbehaves.
     pub data: *const c_void,
     /// Bytes at data.
@@ -337,7 +357,55 @@ pub struct mf_task_info {
     pub progress_total: u64,
 }
 
-/// A request to a language runtime's own zygote; see mf_zygote_recv(). Not used in this version.
+/// A task in hand and everything about it. The caller sets size, mf_worker_take() the rest.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_work {
+    /// The caller's sizeof(mf_work).
+    pub size: u32,
+    /// 1 in the first start of the task, 2 in the second, and so on.
+    pub attempt: u32,
+    /// The task in hand; NULL with every error.
+    pub task: *mut mf_task,
+    /// The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+    /// empty.
+    pub payload: *const c_void,
+    /// Bytes at payload.
+    pub len: usize,
+    /// mf_submit_opts.user_data.
+    pub user_data: u64,
+    /// The id that submitting returned.
+    pub id: mf_task_id,
+    /// mf_submit_opts.label; zeros if none was given.
+    pub label: [u8; 16],
+}
+
+/// A message of the library's log. The caller sets size, mf_log_read() the rest. The texts are UTF-8
+/// without NULs in them, and NUL-terminated; one for which there is too little room is cut between
+/// two characters.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_log_record {
+    /// The caller's sizeof(mf_log_record).
+    pub size: u32,
+    /// MF_LOG_ERROR to MF_LOG_TRACE.
+    pub level: i32,
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    pub time_ns: u64,
+    /// Messages that were dropped between the one before and this one, because 1024 waited already.
+    pub dropped: u64,
+    /// Bytes that the target has; if that is not less than sizeof(target), it was cut.
+    pub target_len: u32,
+    /// Bytes that the message has; if that is not less than sizeof(message), it was cut.
+    pub message_len: u32,
+    /// The part of the library that it comes from, such as "miniflow::engine::supervisor".
+    pub target: [c_char; 96],
+    /// The message; it may have several lines.
+    pub message: [c_char; 3584],
+}
+
+/// A worker that a language runtime's zygote has to fork. The runtime sets size, mf_zygote_recv() the
+/// rest.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct mf_zygote_request {

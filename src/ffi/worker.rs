@@ -1,4 +1,4 @@
-//! Worker programs: executables that join a lane which they inherited.
+//! Worker programs: processes that join a lane which they inherited.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -11,6 +11,7 @@ use crate::ffi::sized;
 use crate::ffi::task;
 use crate::ffi::types::*;
 use crate::sys::fork::ForkGuard;
+use crate::task::Class;
 use crate::worker::Worker;
 
 /// The one lane that a process can join.
@@ -45,12 +46,18 @@ fn find(worker: *const mf_worker) -> Result<&'static Joined> {
 }
 
 /// Joins the lane that this program inherited from the engine that started it
-/// (mf_config.worker_argv). Once per process; the engine sends tasks from then on.
+/// (mf_config.worker_argv), or from the zygote that has forked it (MF_ZYGOTE). Once per process; the
+/// engine sends tasks from then on.
+///
+/// In a zygote's child this comes before anything else, threads above all: it restricts the process
+/// as mf_config.sandbox says. After an error such a child must exit, by _exit().
 ///
 /// - `worker`: receives the handle.
 ///
 /// Returns MF_OK, or
-/// - MF_E_INVALID: NULL, or the process was not started by an engine, or it has joined already;
+/// - MF_E_INVALID: NULL, or the process was neither started by an engine nor forked by a zygote
+///   between mf_zygote_recv() and mf_zygote_reply(), or it has joined already;
+/// - MF_E_CLOSED: the zygote that has forked it is gone;
 /// - MF_E_UNSUPPORTED: host and worker use different versions of the shared layout;
 /// - MF_E_NO_MEMORY, MF_E_SYSTEM: the system refuses.
 ///
@@ -83,8 +90,8 @@ pub unsafe extern "C" fn mf_worker_join(worker: *mut *mut mf_worker) -> i32 {
 /// Takes the next task. Threads may wait here side by side.
 ///
 /// - `worker`: the joined lane.
-/// - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
-///   error.
+/// - `task`: receives the task, to be ended by mf_task_finish() or mf_task_end(), on any thread; NULL
+///   with every error.
 /// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
 ///
 /// Returns MF_OK, or
@@ -115,6 +122,49 @@ pub unsafe extern "C" fn mf_worker_next(
     })
 }
 
+const NO_WORK: mf_work = mf_work {
+    size: 0, // set by `write_growable`
+    attempt: 0,
+    task: ptr::null_mut(),
+    payload: ptr::null(),
+    len: 0,
+    user_data: 0,
+    id: mf_task_id { bytes: [0; 16] },
+    label: [0; 16],
+};
+
+/// mf_worker_next() that also tells everything about the task, for callers to whom each call is
+/// dear: what mf_task_payload(), mf_task_get_id(), mf_task_get_label(), mf_task_attempt() and
+/// mf_task_user_data() would.
+///
+/// - `worker`: the joined lane.
+/// - `work`: receives the task, to be ended as one of mf_worker_next() is; its `size` is set by the
+///   caller. Zeros with every error, except if it is unusable itself.
+/// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
+///
+/// Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version
+/// of mf_work has. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `work` is NULL or valid for as many bytes as its size says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_worker_take(
+    worker: *mut mf_worker,
+    work: *mut mf_work,
+    timeout_ns: i64,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the caller's word.
+        unsafe { sized::write_growable(work, &NO_WORK, "mf_work") }?;
+        let joined = find(worker)?;
+        let assigned = joined.worker.next(sized::timeout(timeout_ns))?;
+        let taken = task::describe(task::hold(assigned)?)?;
+        // SAFETY: the caller's word.
+        unsafe { sized::write_growable(work, &taken, "mf_work") }?;
+        Ok(MF_OK)
+    })
+}
+
 /// How many tasks this program may hold at a time: mf_class_config.threads.
 ///
 /// Returns the number, or MF_E_INVALID if `worker` is not a worker. Any thread. Forked child:
@@ -139,6 +189,23 @@ pub unsafe extern "C" fn mf_worker_slot(worker: *const mf_worker) -> i32 {
     guard(|| Ok(i32::try_from(find(worker)?.worker.slot()).unwrap_or(i32::MAX)))
 }
 
+/// The class whose tasks this worker runs.
+///
+/// Returns MF_CPU_BOUND or MF_IO_BOUND, or MF_E_INVALID if `worker` is not a worker. Any thread.
+/// Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// None.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_worker_class(worker: *const mf_worker) -> i32 {
+    guard(|| {
+        Ok(match find(worker)?.worker.class() {
+            Class::CpuBound => MF_CPU_BOUND,
+            Class::IoBound => MF_IO_BOUND,
+        })
+    })
+}
+
 /// Gives up the lane: no more tasks are taken, and what the engine had sent in advance goes to
 /// another worker. The program should finish what it has in hand, which is still possible, and
 /// exit: it is killed after the engine's `stop_grace_ns`. `worker` is stale afterwards.
@@ -159,48 +226,5 @@ pub unsafe extern "C" fn mf_worker_leave(worker: *mut mf_worker) -> i32 {
             }
         }
         Ok(MF_OK)
-    })
-}
-
-/// For a language runtime's own zygote: receives a request to fork a worker.
-///
-/// - `fd`: the socket that the runtime was given.
-/// - `request`: receives the request; its `size` is set by the caller.
-///
-/// Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
-///
-/// # Safety
-/// `request` is NULL or valid for as many bytes as its size says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mf_zygote_recv(fd: i32, request: *mut mf_zygote_request) -> i32 {
-    let _ = (fd, request);
-    guard(|| {
-        Err(Error::Unsupported(
-            "foreign zygotes, in this version".into(),
-        ))
-    })
-}
-
-/// For a language runtime's own zygote: answers a request with the process that it forked.
-///
-/// - `fd`: the socket that the runtime was given.
-/// - `request`: the request that is answered.
-/// - `pid`: the new process.
-///
-/// Returns MF_E_UNSUPPORTED in this version. Any thread. Forked child: the same. Since 0.1.
-///
-/// # Safety
-/// `request` is NULL or valid for as many bytes as its size says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mf_zygote_reply(
-    fd: i32,
-    request: *const mf_zygote_request,
-    pid: i64,
-) -> i32 {
-    let _ = (fd, request, pid);
-    guard(|| {
-        Err(Error::Unsupported(
-            "foreign zygotes, in this version".into(),
-        ))
     })
 }

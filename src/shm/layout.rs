@@ -20,7 +20,7 @@ use crate::shm::slot::{DoneBitmap, TaskSlot};
 use crate::sys::sync::{AtomicU32, AtomicU64};
 
 /// Goes up with every change of the structures below.
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 /// First word of every `down` segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"miniflow");
 
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     // tests/hostile.rs and engine/hostile/double.rs write to these offsets: change them there, too.
-    fn the_layout_is_that_of_version_2() {
-        assert_eq!(LAYOUT_VERSION, 2);
+    fn the_layout_is_that_of_version_3() {
+        assert_eq!(LAYOUT_VERSION, 3);
         assert_eq!(size_of::<Inputs>(), 128);
         assert_eq!(offset_of!(Inputs, host_epoch), 0);
 

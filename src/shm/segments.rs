@@ -12,7 +12,9 @@ use crate::shm::layout::{
 use crate::shm::ring::Message;
 use crate::sys::kill_point::kill_point;
 use crate::sys::memfd::{self, Access, Segment};
+use crate::sys::process::page_size;
 use crate::sys::sync::{AtomicU64, Mutex, Ordering, load_acquire, lock};
+use crate::sys::view::View;
 
 /// The host's end of `inputs`: the only one that writes it.
 #[derive(Debug)]
@@ -377,6 +379,17 @@ impl WorkerLane {
             Some(start) => unsafe { std::slice::from_raw_parts(start.as_ptr(), len) },
             None => &[],
         }
+    }
+
+    /// A view of a task's payload that outlives the task.
+    pub(crate) fn payload_view(&self, message: &Message) -> Result<View> {
+        let payload = self.payload(message);
+        if payload.len() < page_size() {
+            return Ok(View::copy(payload));
+        }
+        let offset = PAYLOADS_OFFSET + message.payload[0]; // `payload` found bytes there
+        let map = self.inputs.map_range(offset, payload.len())?;
+        Ok(View::pages(map))
     }
 
     /// A block of the result arena, for its one owner to write.

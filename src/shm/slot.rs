@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Failed = 1,
     /// The cancel ticket was seen before the handler ran, or the handler says that it gave up.
     Cancelled = 4,
+    /// The handler failed; the result is data of its own.
+    FailedWithData = 5,
     /// Handed back by a recall: never started.
     Returned = 7,
 }
@@ -67,9 +69,15 @@ impl Kind {
             0 => Some(Self::Completed),
             1 => Some(Self::Failed),
             4 => Some(Self::Cancelled),
+            5 => Some(Self::FailedWithData),
             7 => Some(Self::Returned),
             _ => None,
         }
+    }
+
+    #[inline]
+    pub(crate) fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::FailedWithData)
     }
 }
 

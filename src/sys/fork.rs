@@ -106,8 +106,19 @@ pub(crate) fn reset_signals() {
 pub(crate) fn ignore_hangup(ignore: bool) {
     let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: both are valid dispositions, and no handler of anybody's is replaced: this is called
-    // after `reset_signals`.
+    // after `reset_signals`, or where the signal is ignored.
     unsafe { libc::signal(libc::SIGHUP, action) };
+}
+
+/// Has a hang-up end this process if it is ignored. A runtime's own handler stays.
+pub(crate) fn heed_hangup() {
+    // SAFETY: all zeros is a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: asks for the present action only.
+    unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) };
+    if action.sa_sigaction == libc::SIG_IGN {
+        ignore_hangup(false);
+    }
 }
 
 /// Closes every descriptor above 2 that is not in `keep`.
@@ -171,8 +182,7 @@ pub(crate) fn outlive_parent() {
     }
     let process = rustix::process::getpid();
     if rustix::thread::gettid() == process {
-        let _ = rustix::process::set_parent_process_death_signal(None);
-        return;
+        return outlive_parent_here();
     }
     // SAFETY: all zeros is a valid `sigaction`.
     let [mut action, mut old]: [libc::sigaction; 2] = unsafe { std::mem::zeroed() };
@@ -191,6 +201,11 @@ pub(crate) fn outlive_parent() {
     }
     // SAFETY: the action that was there.
     unsafe { libc::sigaction(libc::SIGURG, &raw const old, std::ptr::null_mut()) };
+}
+
+/// Takes back [`die_with_parent`], which was called in this thread.
+pub(crate) fn outlive_parent_here() {
+    let _ = rustix::process::set_parent_process_death_signal(None);
 }
 
 /// Lets an executed program inherit a descriptor.
@@ -308,23 +323,31 @@ fn map_wiped_page() -> Option<&'static AtomicU32> {
     Some(unsafe { page.cast::<AtomicU32>().as_ref() })
 }
 
+/// For tests: how a forked child of this process ends that runs `child`, which may allocate and take
+/// no lock, and exits with its answer.
+#[cfg(test)]
+pub(crate) fn end_of_a_child(child: impl FnOnce() -> i32) -> crate::sys::process::Exit {
+    // SAFETY: the child does what is said above, and leaves by `exit`.
+    match unsafe { fork() }.expect("fork") {
+        Fork::Child => exit(child()),
+        Fork::Parent(pid) => {
+            let child = crate::sys::process::Process::of_child(pid).expect("pidfd_open");
+            assert!(child.wait_end(Duration::from_secs(10)), "the child hangs");
+            child.reap()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{Exit, Process};
+    use crate::sys::process::Exit;
 
     #[test]
     fn a_forked_child_is_told_from_its_parent() {
         let guard = ForkGuard::new().unwrap();
         assert!(!guard.is_child());
-        // SAFETY: the child only reads one word and exits.
-        match unsafe { fork() }.unwrap() {
-            Fork::Child => exit(i32::from(!guard.is_child())),
-            Fork::Parent(pid) => {
-                let child = Process::of_child(pid).unwrap();
-                assert!(child.wait_end(Duration::from_secs(10)));
-                assert_eq!(child.reap(), Exit::Code(0));
-            }
-        }
+        let answer = end_of_a_child(|| i32::from(!guard.is_child()));
+        assert_eq!(answer, Exit::Code(0));
     }
 }

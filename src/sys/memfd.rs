@@ -160,6 +160,19 @@ impl<T: SharedLayout> Segment<T> {
         let offset = usize::try_from(offset).ok()?;
         NonNull::new(self.map.as_mut_ptr().wrapping_add(offset))
     }
+
+    /// Another, read-only mapping of a range: it outlives this one, and forked children inherit it.
+    ///
+    /// By the descriptor. `mremap` with an old size of 0 would copy this mapping as well, but along
+    /// with `MADV_DONTFORK`, and valgrind does not know it.
+    pub(crate) fn map_range(&self, offset: u64, len: usize) -> Result<MmapRaw> {
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(len);
+        options.map_raw_read_only(&self.fd).map_err(|e| {
+            let what = format!("cannot map {len} bytes of shared memory once more");
+            Error::system("mmap", what, e)
+        })
+    }
 }
 
 impl<T> fmt::Debug for Segment<T> {

@@ -33,3 +33,5 @@ pub(crate) mod spin;
 pub(crate) mod term;
 #[cfg(not(loom))]
 pub(crate) mod unwind;
+#[cfg(not(loom))]
+pub(crate) mod view;

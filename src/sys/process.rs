@@ -64,8 +64,11 @@ impl Process {
         Self { pid, fd }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
+    /// The same process, watched through a descriptor of its own.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone();
+        let fd = fd.map_err(|e| Error::system("dup", "cannot keep a pidfd", e))?;
+        Ok(Self::from_parts(self.pid, fd))
     }
 
     pub(crate) fn pid_number(&self) -> u32 {
@@ -160,6 +163,18 @@ pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec
         Ok(_) => polls.iter().map(|p| !p.revents().is_empty()).collect(),
         Err(_) => vec![false; fds.len()],
     }
+}
+
+/// Whether this is a child of this process that has not been waited for.
+pub(crate) fn is_child(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    retry_on_intr(|| waitid(WaitId::Pid(pid), options)).is_ok()
+}
+
+/// How many threads this process has.
+pub(crate) fn threads() -> usize {
+    // Without /proc: the one that asks.
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
 /// What the kernel says about a process that is alive.

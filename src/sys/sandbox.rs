@@ -22,16 +22,18 @@ pub(crate) enum Step {
     Files,
     Cpu,
     Core,
+    Threads,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::NoNewPrivs,
         Self::Seccomp,
         Self::Memory,
         Self::Files,
         Self::Cpu,
         Self::Core,
+        Self::Threads,
     ];
 
     /// Why a worker does not run, for the host.
@@ -49,6 +51,12 @@ impl Step {
             Self::Files => ("setrlimit(RLIMIT_NOFILE)", "limit a worker's open files"),
             Self::Cpu => ("setrlimit(RLIMIT_CPU)", "limit a worker's processor time"),
             Self::Core => ("setrlimit(RLIMIT_CORE)", "limit a worker's core files"),
+            Self::Threads => {
+                return Error::invalid(
+                    "sandbox: cannot be applied to a child of the zygote program that has \
+                     started threads already: it must join first",
+                );
+            }
         };
         match (self, errno) {
             (Self::Seccomp, libc::ENOSYS | libc::EINVAL) => Error::Unsupported(format!(

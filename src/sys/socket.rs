@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// Most file descriptors in one message.
 pub(crate) const MAX_FDS: usize = 8;
 /// Most bytes in one message.
-pub(crate) const MAX_MESSAGE: usize = 256;
+pub(crate) const MAX_MESSAGE: usize = 1024;
 
 /// One end of a socketpair.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Socket {
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+
+    /// Another descriptor of the same end.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// Sends one message. With `wait` false a full socket is an error (`EAGAIN`), so that a peer

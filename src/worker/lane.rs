@@ -39,7 +39,7 @@ const NAP: Duration = Duration::from_secs(60);
 pub(crate) struct Inherited {
     pub(crate) lane: LaneFds,
     pub(crate) event: OwnedFd,
-    pub(crate) control: OwnedFd,
+    pub(crate) control: Socket,
 }
 
 const NO_RESULT: [u64; RESULT_WORDS] = [0; RESULT_WORDS];
@@ -118,7 +118,7 @@ impl Lane {
                 c.max_result.load(Ordering::Relaxed),
                 Duration::from_nanos(c.reply_wait_ns.load(Ordering::Relaxed)),
             ),
-            control: Socket::from_fd(inherited.control),
+            control: inherited.control,
             inline_result: c.inline_result.load(Ordering::Relaxed) as usize,
             batch_below: clock.ticks(BATCH_BELOW),
             event: Event::from_fd(inherited.event),

@@ -9,8 +9,9 @@ use crate::sys::process::Exit;
 use crate::sys::sandbox::Step;
 use crate::sys::socket::{MAX_MESSAGE, Received, Socket};
 
-/// Longest name of a control segment, with its prefix.
-const MAX_NAME: usize = MAX_MESSAGE - 8;
+/// Longest text in a message: the name of a control segment with its prefix, or why there are no
+/// workers.
+const MAX_TEXT: usize = MAX_MESSAGE - 8;
 
 /// Host to zygote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) enum ToZygote {
 }
 
 /// Zygote to host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FromZygote {
     /// A worker process exists; its pidfd comes along.
     Spawned { incarnation: u64, pid: u32 },
@@ -33,6 +34,8 @@ pub(crate) enum FromZygote {
     Refused { incarnation: u64, errno: i32 },
     /// A worker process was reaped.
     Exited { incarnation: u64, exit: Exit },
+    /// No worker can be made by this zygote, which is a program. The text is cut if need be.
+    Failed(String),
 }
 
 /// Host to worker.
@@ -82,6 +85,17 @@ fn unpack(bytes: &[u8]) -> Option<[u64; 4]> {
     Some(words)
 }
 
+/// A message of a tag and a text, which is cut if it is too long.
+fn pack_text(tag: u64, text: &str) -> Vec<u8> {
+    let mut bytes = tag.to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_TEXT)]);
+    bytes
+}
+
+fn unpack_text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.get(8..)?.to_vec()).ok()
+}
+
 fn int(value: i32) -> u64 {
     u64::from(value.cast_unsigned())
 }
@@ -119,10 +133,8 @@ impl ToZygote {
                 worker,
                 incarnation,
             } => socket.send(&pack(1, u64::from(*worker), *incarnation, 0), fds, true),
-            Self::Name(name) if name.len() <= MAX_NAME => {
-                let mut bytes = 2_u64.to_ne_bytes().to_vec();
-                bytes.extend_from_slice(name.as_bytes());
-                socket.send(&bytes, fds, true)
+            Self::Name(name) if name.len() <= MAX_TEXT => {
+                socket.send(&pack_text(2, name), fds, true)
             }
             Self::Name(_) => Err(Errno::NAMETOOLONG),
             Self::Quit => socket.send(&pack(3, 0, 0, 0), fds, true),
@@ -140,7 +152,7 @@ impl ToZygote {
                         incarnation,
                     })
                 }
-                2 => Some(Self::Name(String::from_utf8(bytes[8..].to_vec()).ok()?)),
+                2 => Some(Self::Name(unpack_text(bytes)?)),
                 3 => Some(Self::Quit),
                 _ => None,
             }
@@ -158,12 +170,16 @@ impl FromZygote {
                 Exit::Signal(signal) => pack(3, incarnation, 1, int(signal)),
                 Exit::Unknown => pack(3, incarnation, 2, 0),
             },
+            Self::Failed(why) => return socket.send(&pack_text(4, &why), fds, true),
         };
         socket.send(&bytes, fds, true)
     }
 
     pub(crate) fn receive(socket: &Socket, wait: bool) -> Incoming<Self> {
         receive(socket, wait, |bytes| {
+            if bytes.starts_with(&4_u64.to_ne_bytes()) {
+                return Some(Self::Failed(unpack_text(bytes)?));
+            }
             let [tag, incarnation, a, b] = unpack(bytes)?;
             Some(match (tag, a) {
                 (1, pid) => Self::Spawned {
@@ -300,12 +316,27 @@ mod tests {
                 incarnation: 7,
                 exit: Exit::Unknown,
             },
+            FromZygote::Failed(String::new()),
+            FromZygote::Failed("no module named \u{2026}".into()),
         ] {
-            message.send(&a, &[]).unwrap();
+            message.clone().send(&a, &[]).unwrap();
             match FromZygote::receive(&b, true) {
                 Incoming::Message(got, _) => assert_eq!(got, message),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_is_cut_between_two_characters() {
+        let (a, b) = Socket::pair().unwrap();
+        let text = format!("{}\u{2026}\u{2026}", "x".repeat(MAX_TEXT - 4));
+        FromZygote::Failed(text.clone()).send(&a, &[]).unwrap();
+        match FromZygote::receive(&b, true) {
+            Incoming::Message(FromZygote::Failed(got), _) => {
+                assert_eq!(got, text[..MAX_TEXT - 1]);
+            }
+            other => panic!("{other:?}"),
         }
     }
 

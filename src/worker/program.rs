@@ -1,4 +1,5 @@
-//! Worker programs: executables that join a lane which they inherited.
+//! Worker programs: processes that join a lane which they inherited, executed by the engine or forked
+//! by a zygote program.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,17 +8,20 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Full, Result};
+use crate::sys::fork;
+use crate::sys::process::Process;
+use crate::task::Class;
 use crate::worker::crash;
-use crate::worker::lane::{Hand, Lane, NoTask};
+use crate::worker::lane::{Hand, Inherited, Lane, NoTask};
 use crate::worker::link::FromWorker;
 use crate::worker::task::{Task, TaskResult};
 use crate::worker::watcher;
-use crate::worker::zygote;
+use crate::worker::{foreign, handover, zygote};
 
 /// A worker program's end of its lane.
 ///
-/// The engine starts the program with its lane's descriptors inherited; [`Worker::join`] adopts
-/// them. Any thread may take tasks, at most as many at a time as the engine's configured threads
+/// The engine starts the program with its lane's descriptors inherited, or has a zygote program fork it
+/// ([`Zygote`](crate::worker::Zygote)); [`Worker::join`] adopts them. Any thread may take tasks, at most as many at a time as the engine's configured threads
 /// per worker.
 pub struct Worker {
     lane: Arc<Lane>,
@@ -27,23 +31,51 @@ pub struct Worker {
 impl Worker {
     /// Joins the lane that this process inherited. Once per process.
     ///
+    /// In a child of a zygote program this comes before anything else, threads above all: it restricts
+    /// the process as the engine's sandbox says. After an error such a child must exit.
+    ///
     /// From then on SIGTERM, which the engine sends before it kills, makes [`Worker::next`] end with
     /// [`Error::Closed`] and hands back what is not started, unless the program has its own use for
     /// that signal.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the process was not started by an engine or has joined already,
-    /// [`Error::Unsupported`] if host and worker use different layouts.
+    /// [`Error::Invalid`] if the process was not started by an engine, nor forked by a zygote program
+    /// that has a request to answer, or has joined already; [`Error::Unsupported`] if host and worker
+    /// use different layouts; [`Error::Closed`] if the zygote that has forked it is gone.
     pub fn join() -> Result<Self> {
-        let (inherited, host) = zygote::adopt_lane()?;
+        let worker = match foreign::claim()? {
+            Some((inherited, host)) => Self::open_forked(inherited, host)?,
+            None => {
+                let (inherited, host) = handover::adopt_lane()?;
+                Self::open(inherited, host)?
+            }
+        };
+        worker.lane.hello()?;
+        Ok(worker)
+    }
+
+    fn open(inherited: Inherited, host: Process) -> Result<Self> {
         let lane = Arc::new(Lane::open(inherited)?);
         crash::install(&lane, None);
         watcher::spawn(Arc::clone(&lane), host)?;
-        lane.hello()?;
         Ok(Self {
             lane,
             in_hand: AtomicU32::new(0),
         })
+    }
+
+    /// In a child that a zygote program has forked.
+    fn open_forked(inherited: Inherited, host: Process) -> Result<Self> {
+        // To say why, if the lane takes its own end along. (Under a limit there may be no room.)
+        let spare = inherited.control.try_clone();
+        let worker = Self::open(inherited, host).inspect_err(|e| {
+            if let Ok(spare) = spare {
+                let errno = zygote::number_of(e);
+                let _ = FromWorker::JoinFailed { errno }.send(&spare);
+            }
+        })?;
+        fork::outlive_parent_here(); // the watcher runs
+        Ok(worker)
     }
 
     /// Takes the next task, waiting for one at most `timeout` (`None`: for ever).
@@ -80,6 +112,12 @@ impl Worker {
     #[must_use]
     pub fn slot(&self) -> u32 {
         self.lane.worker
+    }
+
+    /// The class whose tasks this worker runs.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        Class::from_wire(self.lane.class).unwrap_or(Class::CpuBound)
     }
 
     /// How many tasks may be in hand at a time.
@@ -193,7 +231,7 @@ mod tests {
                 up: own(up),
             },
             event: own(Event::new().unwrap().as_fd()),
-            control: own(Socket::pair().unwrap().0.as_fd()),
+            control: Socket::pair().unwrap().0,
         });
         let worker = Worker {
             lane: Arc::new(lane.unwrap()),

@@ -3,33 +3,52 @@
 
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shm::arena::Block;
 use crate::shm::layout::RESULT_WORDS;
 use crate::shm::segments::{words_as_bytes, words_as_bytes_mut};
 use crate::shm::slot::{Ending, Kind};
 use crate::sys::sync::Ordering;
+use crate::sys::view::View;
 use crate::task::{Class, Label, TaskId};
 use crate::worker::lane::{Hand, Lane, Started};
 
 /// The code of a task whose handler panicked; the same number as `MF_E_INTERNAL`.
 pub(crate) const CODE_PANIC: i32 = -10;
 
-/// Why a task failed: a code of the handler's own choice and a text for people.
+/// Why a task failed: a code of the handler's own choice, and a text for people or data for a
+/// program.
 ///
 /// Every error type converts into a failure with code 1, so `?` works in a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     code: i32,
-    text: String,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Text(String),
+    Data(Vec<u8>),
 }
 
 impl Failure {
     /// A failure; a `code` of 0 would mean success and is taken as 1.
     pub fn new(code: i32, text: impl Into<String>) -> Self {
         Self {
-            code: if code == 0 { 1 } else { code },
-            text: text.into(),
+            code: not_zero(code),
+            what: What::Text(text.into()),
+        }
+    }
+
+    /// A failure whose data come back as they are
+    /// ([`Completion::failed_with_data`](crate::Completion::failed_with_data)): as many bytes as a
+    /// result may have, else a text takes their place. [`Task::fail_with_data`] saves a copy, and
+    /// says whether there is room.
+    pub fn with_data(code: i32, data: impl Into<Vec<u8>>) -> Self {
+        Self {
+            code: not_zero(code),
+            what: What::Data(data.into()),
         }
     }
 
@@ -39,11 +58,28 @@ impl Failure {
         self.code
     }
 
-    /// The text.
+    /// The text; empty if there are data instead.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        match &self.what {
+            What::Text(text) => text,
+            What::Data(_) => "",
+        }
     }
+
+    /// The data, if there are any instead of a text.
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        match &self.what {
+            What::Text(_) => None,
+            What::Data(data) => Some(data),
+        }
+    }
+}
+
+/// A code that does not mean success.
+fn not_zero(code: i32) -> i32 {
+    if code == 0 { 1 } else { code }
 }
 
 impl<E: fmt::Display> From<E> for Failure {
@@ -105,6 +141,16 @@ impl<'a> Task<'a> {
         payload_of(self.lane, &self.started)
     }
 
+    /// A view of the payload that outlives the task.
+    pub(crate) fn view(&self) -> Result<View> {
+        let message = &self.started.message;
+        if message.meta.in_arena() {
+            self.lane.shared().payload_view(message)
+        } else {
+            Ok(View::copy(self.payload()))
+        }
+    }
+
     /// The task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {
@@ -160,9 +206,9 @@ impl<'a> Task<'a> {
     /// Sets the result, copying it. A second reply replaces the first.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond the configured largest result,
-    /// [`Error::NoMemory`](crate::Error::NoMemory) if the host holds all result memory for longer
-    /// than `reply_wait`.
+    /// [`Error::TooLarge`] beyond the configured largest result, [`Error::NoMemory`] if the host
+    /// holds all result memory for longer than `reply_wait`, [`Error::Invalid`] after
+    /// [`Task::fail_with_data`], whose data have the reply's place.
     pub fn reply(&mut self, data: &[u8]) -> Result<()> {
         self.reply_buf(data.len())?.copy_from_slice(data);
         Ok(())
@@ -183,6 +229,16 @@ impl<'a> Task<'a> {
     /// # Errors
     /// As for [`Task::reply`].
     pub fn payload_and_reply_buf(&mut self, len: usize) -> Result<(&[u8], &mut [u8])> {
+        if self.ending.kind == Kind::FailedWithData {
+            return Err(Error::invalid(
+                "the task has failed with data, in whose place a reply would be",
+            ));
+        }
+        self.place(len)
+    }
+
+    /// The payload, and room for what travels as the result.
+    fn place(&mut self, len: usize) -> Result<(&[u8], &mut [u8])> {
         self.reserve(len)?;
         let Self {
             lane,
@@ -200,9 +256,29 @@ impl<'a> Task<'a> {
     }
 
     /// Makes the task fail when it is finished, with this code (not 0) and text. Overrides what
-    /// the handler returns.
+    /// the handler returns, and an earlier failure.
     pub fn fail(&mut self, code: i32, text: impl Into<String>) {
         self.failure = Some(Failure::new(code, text));
+    }
+
+    /// Makes the task fail when it is finished, with this code (not 0) and data for a program to
+    /// read ([`Completion::failed_with_data`](crate::Completion::failed_with_data)), which are
+    /// copied at once. Overrides what the handler returns, and an earlier failure.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] and [`Error::NoMemory`] as for [`Task::reply`]: then the task has not
+    /// failed by this, and an earlier reply is gone.
+    pub fn fail_with_data(&mut self, code: i32, data: &[u8]) -> Result<()> {
+        self.put(data)?;
+        self.failure = None;
+        self.ending.kind = Kind::FailedWithData;
+        self.ending.code = not_zero(code);
+        Ok(())
+    }
+
+    /// Whether the task fails when it is finished, whatever it is finished with.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some() || self.ending.kind == Kind::FailedWithData
     }
 
     fn info(&self) -> &crate::shm::layout::TaskInfo {
@@ -234,22 +310,39 @@ impl<'a> Task<'a> {
     /// Publishes the task's end; once.
     #[inline]
     pub(crate) fn finish(&mut self, hand: &mut Hand, result: TaskResult) {
-        if let Some(failure) = self.failure.take().or(result.err()) {
+        let returned = result.err().filter(|_| self.ending.kind == Kind::Completed);
+        if let Some(failure) = self.failure.take().or(returned) {
             self.put_failure(&failure);
         }
         self.lane
             .finish(hand, &self.started, &mut self.ending, &self.result);
     }
 
-    /// Puts a failure in the reply's place. A text that finds no room is cut.
+    /// Copies what travels as the result.
+    fn put(&mut self, data: &[u8]) -> Result<()> {
+        self.place(data.len())?.1.copy_from_slice(data);
+        Ok(())
+    }
+
+    /// Puts a failure in the reply's place. A text that finds no room is cut; one that says so is
+    /// put in the place of data that find none.
     fn put_failure(&mut self, failure: &Failure) {
-        let text = failure.text.as_bytes();
-        if self.reply(text).is_err() {
-            let cut = failure.text.floor_char_boundary(self.lane.inline_result());
-            let _ = self.reply(&text[..cut]); // fits inline
-        }
-        self.ending.kind = Kind::Failed;
         self.ending.code = failure.code;
+        self.ending.kind = Kind::Failed;
+        match &failure.what {
+            What::Text(text) => self.put_text(text),
+            What::Data(data) => match self.put(data) {
+                Ok(()) => self.ending.kind = Kind::FailedWithData,
+                Err(error) => self.put_text(&format!("the data of the failure are lost: {error}")),
+            },
+        }
+    }
+
+    fn put_text(&mut self, text: &str) {
+        if self.put(text.as_bytes()).is_err() {
+            let cut = text.floor_char_boundary(self.lane.inline_result());
+            let _ = self.put(&text.as_bytes()[..cut]); // fits inline
+        }
     }
 }
 

@@ -5,9 +5,8 @@
 //! unlink the engine's name.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,26 +14,21 @@ use rustix::process::Pid;
 
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
-use crate::shm::control;
-use crate::shm::segments::LaneFds;
 use crate::sys::crash::Dispositions;
 use crate::sys::fork::{self, Fork};
 use crate::sys::kill_point::kill_point;
-use crate::sys::memfd;
-use crate::sys::process::{Process, wait_any};
+use crate::sys::process::Process;
 use crate::sys::sandbox;
 use crate::sys::socket::Socket;
+use crate::worker::handover::{execute_worker, execute_zygote, lane_fds};
+use crate::worker::keeper::{Heard, Keeper, Request, remove_names};
 use crate::worker::lane::{Inherited, Lane};
-use crate::worker::link::{FromWorker, FromZygote, Incoming, ToZygote};
+use crate::worker::link::{FromWorker, ToZygote};
 use crate::worker::{Handler, crash, pool, watcher};
 
-/// The environment variable that tells a worker program its descriptors: inputs, down, up, event,
-/// control, host pidfd; then the host's pid and the program's own, so that a process which merely
-/// inherited the variable is told from the one that it was meant for.
-const LANE_VARIABLE: &str = "MINIFLOW_LANE";
 /// Exit code of a worker that could not join its lane.
 const EXIT_JOIN: i32 = 70;
-/// Exit code of a worker whose program could not be executed, as in the shell.
+/// Exit code of a worker whose program (or zygote's program) could not be executed, as in the shell.
 const EXIT_EXEC: i32 = 127;
 
 /// How long a zygote may take to end.
@@ -47,6 +41,8 @@ pub(crate) enum Role {
     Handler(Arc<dyn Handler>),
     /// A program with its arguments.
     Program(Vec<CString>),
+    /// A program with its arguments that is the zygote: it forks the workers.
+    ZygoteProgram(Vec<CString>),
 }
 
 impl std::fmt::Debug for Role {
@@ -54,6 +50,7 @@ impl std::fmt::Debug for Role {
         match self {
             Self::Handler(_) => f.write_str("Handler"),
             Self::Program(argv) => f.debug_tuple("Program").field(argv).finish(),
+            Self::ZygoteProgram(argv) => f.debug_tuple("ZygoteProgram").field(argv).finish(),
         }
     }
 }
@@ -113,33 +110,15 @@ pub(crate) fn start(role: &Role, inherit: &[i32], sandbox: &Sandbox) -> Result<Z
 
 struct Zygote<'a> {
     role: &'a Role,
-    host: Process,
-    socket: Socket,
+    keeper: Keeper,
     /// The host's own fault handlers: nothing for the zygote, but a worker's faults go to them too.
     handlers: Dispositions,
-    children: Vec<Child>,
     /// Descriptors of the host's that the workers may use.
     inherit: &'a [i32],
     /// What the workers are forbidden; the zygote itself must stay able to kill them.
     sandbox: &'a Sandbox,
-    /// The shared-memory name to remove if the host dies.
-    name: Option<String>,
-}
-
-struct Child {
-    incarnation: u64,
-    process: Process,
-}
-
-/// The descriptors of a worker to be, in the order in which the host sends them.
-fn inherited(fds: Vec<OwnedFd>) -> Option<Inherited> {
-    let [inputs, down, up, event, control] = <[OwnedFd; 5]>::try_from(fds).ok()?;
-    let lane = LaneFds { inputs, down, up };
-    Some(Inherited {
-        lane,
-        event,
-        control,
-    })
+    /// Why the zygote program could not be executed, as an error number.
+    exec_failure: i32,
 }
 
 /// The descriptors of the host's that the configuration leaves open.
@@ -168,89 +147,55 @@ impl<'a> Zygote<'a> {
         };
         Zygote {
             role,
-            host,
-            socket,
+            keeper: Keeper::new(host, socket, None),
             handlers,
-            children: Vec::new(),
             inherit,
             sandbox,
-            name: None,
+            exec_failure: 0,
         }
         .serve();
     }
 
     fn serve(&mut self) {
-        loop {
-            let mut fds = vec![self.host.as_fd(), self.socket.as_fd()];
-            fds.extend(self.children.iter().map(|c| c.process.as_fd()));
-            let ready = wait_any(&fds, None);
-            if ready[0] {
-                return self.bury_host();
-            }
-            self.reap(&ready[2..]);
-            if !ready[1] {
-                continue;
-            }
-            match ToZygote::receive(&self.socket) {
-                Incoming::Message(ToZygote::Spawn { incarnation, .. }, fds) => {
-                    self.spawn(incarnation, fds);
-                }
-                Incoming::Message(ToZygote::Name(name), _) => self.name = Some(name),
-                Incoming::Message(ToZygote::Quit, _) => return,
-                Incoming::Nothing => {}
-                Incoming::Closed | Incoming::Nonsense => return self.bury_host(),
+        self.become_program();
+        while self.keeper.wait() {
+            self.become_program(); // it may be there by now
+            match self.keeper.hear() {
+                Heard::Spawn(request) => self.spawn(request),
+                Heard::Nothing => {}
+                Heard::End => return,
             }
         }
     }
 
-    /// Reports the children that have ended; `ready` is by index.
-    fn reap(&mut self, ready: &[bool]) {
-        let mut index = 0;
-        let socket = &self.socket;
-        self.children.retain(|child| {
-            let ended = ready.get(index).copied().unwrap_or(false);
-            index += 1;
-            if ended {
-                let exit = child.process.reap();
-                let report = FromZygote::Exited {
-                    incarnation: child.incarnation,
-                    exit,
-                };
-                let _ = report.send(socket, &[]); // a host that is gone needs no report
-            }
-            !ended
-        });
+    /// Executes the zygote program, if there is one; what the host says next is for that to hear.
+    /// Comes back if that fails. Then this zygote goes on, and its workers say so to the host.
+    fn become_program(&mut self) {
+        // Children that are still to be reaped would be nobody's.
+        if let Role::ZygoteProgram(argv) = self.role
+            && !self.keeper.has_children()
+        {
+            self.exec_failure =
+                execute_zygote(argv, &self.keeper, self.sandbox, borrow(self.inherit));
+        }
     }
 
-    fn spawn(&mut self, incarnation: u64, fds: Vec<OwnedFd>) {
+    fn spawn(&mut self, request: Request) {
         let me = rustix::process::getpid();
-        let answer = match inherited(fds) {
-            None => Err(libc::EBADMSG),
-            Some(inherited) => {
-                // SAFETY: this process is single-threaded, so the child may do anything; it never
-                // returns from `become_worker`.
-                match unsafe { fork::fork() } {
-                    Ok(Fork::Child) => self.become_worker(me, inherited),
-                    Ok(Fork::Parent(pid)) => Process::of_child(pid)
-                        .inspect_err(|_| fork::take_back(pid))
-                        .map_err(|_| libc::EMFILE),
-                    Err(e) => Err(number_of(&e)),
-                }
-            }
+        let incarnation = request.incarnation;
+        // SAFETY: this process is single-threaded, so the child may do anything; it never
+        // returns from `become_worker`.
+        let answer = match unsafe { fork::fork() } {
+            Ok(Fork::Child) => self.become_worker(me, request.inherited),
+            Ok(Fork::Parent(pid)) => Process::of_child(pid)
+                .inspect_err(|_| fork::take_back(pid))
+                .map_err(|_| libc::EMFILE),
+            Err(e) => Err(number_of(&e)),
         };
-        let _ = match answer {
-            Ok(process) => {
-                let pid = process.pid_number();
-                let sent =
-                    FromZygote::Spawned { incarnation, pid }.send(&self.socket, &[process.as_fd()]);
-                self.children.push(Child {
-                    incarnation,
-                    process,
-                });
-                sent
-            }
-            Err(errno) => FromZygote::Refused { incarnation, errno }.send(&self.socket, &[]),
-        };
+        match answer {
+            Ok(process) => self.keeper.admit(incarnation, process),
+            Err(errno) => self.keeper.refuse(incarnation, errno),
+        }
     }
 
     /// In the forked child: turns into a worker, and never returns.
@@ -258,7 +203,7 @@ impl<'a> Zygote<'a> {
         fork::set_name(c"mf-worker");
         fork::ignore_hangup(false);
         // The zygote's socket and the pidfds of the siblings are none of its business.
-        let mut keep = lane_fds(&inherited, &self.host).to_vec();
+        let mut keep = lane_fds(&inherited, &self.keeper.host).to_vec();
         keep.extend(borrow(self.inherit));
         fork::close_all_but(&keep);
         // Until the watcher runs: do not outlive the zygote.
@@ -267,8 +212,7 @@ impl<'a> Zygote<'a> {
         }
         // The last thing before anybody else's code runs.
         if let Err((step, errno)) = sandbox::apply(self.sandbox) {
-            let control = Socket::from_fd(inherited.control);
-            let _ = FromWorker::SandboxFailed { step, errno }.send(&control);
+            let _ = FromWorker::SandboxFailed { step, errno }.send(&inherited.control);
             fork::exit(EXIT_JOIN);
         }
         match self.role {
@@ -284,11 +228,11 @@ impl<'a> Zygote<'a> {
                 });
             }
             Role::Program(argv) => {
-                let errno = execute(argv, &inherited, &self.host, self.inherit);
-                let control = Socket::from_fd(inherited.control);
-                let _ = FromWorker::ExecFailed { errno }.send(&control);
-                fork::exit(EXIT_EXEC);
+                let also = borrow(self.inherit);
+                let errno = execute_worker(argv, &inherited, &self.keeper.host, also);
+                exec_failed(&inherited, errno);
             }
+            Role::ZygoteProgram(_) => exec_failed(&inherited, self.exec_failure),
         }
     }
 
@@ -298,7 +242,7 @@ impl<'a> Zygote<'a> {
         let (lane, threads) = self.join(inherited, handler).inspect_err(|e| {
             if let Ok(spare) = spare {
                 let errno = number_of(e);
-                let _ = FromWorker::JoinFailed { errno }.send(&Socket::from_fd(spare));
+                let _ = FromWorker::JoinFailed { errno }.send(&spare);
             }
         })?;
         pool::run(&lane, &**handler, threads)
@@ -310,12 +254,7 @@ impl<'a> Zygote<'a> {
         inherited: Inherited,
         handler: &Arc<dyn Handler>,
     ) -> Result<(Arc<Lane>, Vec<JoinHandle<()>>)> {
-        let host = self
-            .host
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| Error::system("dup", "cannot keep the host's pidfd", e))?;
-        let host = Process::from_parts(self.host.pid(), host);
+        let host = self.keeper.host.try_clone()?;
         let lane = Arc::new(Lane::open(inherited)?);
         kill_point!("open.after-up");
         crash::install(&lane, Some(self.handlers));
@@ -325,125 +264,19 @@ impl<'a> Zygote<'a> {
         let threads = pool::start(&lane, handler)?;
         Ok((lane, threads))
     }
-
-    /// The host is gone: leave nothing behind.
-    fn bury_host(&mut self) {
-        for child in &self.children {
-            child.process.kill();
-        }
-        // Its socket closes while it is still dying. Only when it has ended is its name free: until
-        // then the lock on it is held, and the name looks alive.
-        self.host.wait_end(5 * PATIENCE);
-        remove_names(&self.socket, self.name.take());
-        for child in &self.children {
-            child.process.wait_end(5 * PATIENCE);
-        }
-    }
 }
 
-/// Removes the name of a host that is gone: the one that it told, and one that it may have told in
-/// a message that nobody has heard yet.
-fn remove_names(socket: &Socket, told: Option<String>) {
-    let mut names: Vec<String> = told.into_iter().collect();
-    while wait_any(&[socket.as_fd()], Some(Duration::ZERO))[0] {
-        match ToZygote::receive(socket) {
-            Incoming::Message(ToZygote::Name(name), _) => names.push(name),
-            Incoming::Message(..) => {}
-            Incoming::Nothing | Incoming::Nonsense | Incoming::Closed => break,
-        }
-    }
-    for name in names {
-        if let Ok(name) = CString::new(name) {
-            control::unlink_name(&name);
-        }
-    }
+/// In a worker to be: says that the program could not be executed, and ends.
+fn exec_failed(inherited: &Inherited, errno: i32) -> ! {
+    let _ = FromWorker::ExecFailed { errno }.send(&inherited.control);
+    fork::exit(EXIT_EXEC);
 }
 
 /// The error number that stands for an error in a message.
-fn number_of(error: &Error) -> i32 {
+pub(crate) fn number_of(error: &Error) -> i32 {
     match error {
         Error::System { source, .. } => source.raw_os_error().unwrap_or(0),
         Error::NoMemory(_) => libc::ENOMEM,
         _ => libc::EINVAL,
     }
-}
-
-/// What a worker needs, in the order of [`LANE_VARIABLE`].
-fn lane_fds<'a>(inherited: &'a Inherited, host: &'a Process) -> [BorrowedFd<'a>; 6] {
-    [
-        inherited.lane.inputs.as_fd(),
-        inherited.lane.down.as_fd(),
-        inherited.lane.up.as_fd(),
-        inherited.event.as_fd(),
-        inherited.control.as_fd(),
-        host.as_fd(),
-    ]
-}
-
-/// Executes a worker program; returns the error number if that fails.
-fn execute(argv: &[CString], inherited: &Inherited, host: &Process, also: &[i32]) -> i32 {
-    if borrow(also).any(|fd| fork::keep_across_exec(fd).is_err()) {
-        return libc::EBADF;
-    }
-    let mut list = String::new();
-    for fd in lane_fds(inherited, host) {
-        if fork::keep_across_exec(fd).is_err() {
-            return libc::EBADF;
-        }
-        list.push_str(&format!("{},", fd.as_raw_fd()));
-    }
-    let worker = rustix::process::getpid().as_raw_nonzero();
-    list.push_str(&format!("{},{worker}", host.pid_number()));
-    let (Ok(name), Ok(value)) = (CString::new(LANE_VARIABLE), CString::new(list)) else {
-        return libc::EINVAL;
-    };
-    fork::execute(argv, &[(name, value)])
-        .raw_os_error()
-        .unwrap_or(libc::EINVAL)
-}
-
-/// In a worker program: adopts the descriptors that the zygote left open, once.
-pub(crate) fn adopt_lane() -> Result<(Inherited, Process)> {
-    static ADOPTED: AtomicBool = AtomicBool::new(false);
-    let Ok(list) = std::env::var(LANE_VARIABLE) else {
-        return Err(Error::invalid(format!(
-            "this process was not started by a miniflow engine ({LANE_VARIABLE} is not set)"
-        )));
-    };
-    let numbers: Vec<i32> = list.split(',').map_while(|n| n.parse().ok()).collect();
-    let [inputs, down, up, event, control, host, pid, me] = numbers[..] else {
-        return Err(Error::invalid(format!(
-            "{LANE_VARIABLE} is malformed: `{list}`"
-        )));
-    };
-    if Pid::from_raw(me) != Some(rustix::process::getpid()) {
-        return Err(Error::invalid(
-            "the lane belongs to this process's parent, not to it",
-        ));
-    }
-    // Relaxed: the one that swaps first adopts; nothing else is shared.
-    if ADOPTED.swap(true, Ordering::Relaxed) {
-        return Err(Error::invalid("this process has joined its lane already"));
-    }
-    let adopt = |fd: i32| {
-        // SAFETY: the zygote left these descriptors open for this one purpose, and only the first
-        // caller (checked above) adopts them.
-        let fd = unsafe { memfd::adopt(fd) };
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-            .map(|()| fd)
-            .map_err(|e| Error::system("fcntl(F_SETFD)", "cannot adopt the lane", e))
-    };
-    let inherited = Inherited {
-        lane: LaneFds {
-            inputs: adopt(inputs)?,
-            down: adopt(down)?,
-            up: adopt(up)?,
-        },
-        event: adopt(event)?,
-        control: adopt(control)?,
-    };
-    let pid = Pid::from_raw(pid).ok_or_else(|| Error::invalid("the host's pid is malformed"))?;
-    let host = Process::from_parts(pid, adopt(host)?);
-    fork::outlive_parent();
-    Ok((inherited, host))
 }

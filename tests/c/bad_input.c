@@ -36,7 +36,8 @@ static void configs(void) {
   REFUSED(cfg.handler = NULL, MF_E_INVALID);
   REFUSED(argv[0] = "true"; cfg.worker_argv = argv, MF_E_INVALID);
   REFUSED(argv[0] = NULL; cfg.worker_argv = argv; cfg.handler = NULL, MF_E_INVALID);
-  REFUSED(cfg.flags = 1, MF_E_INVALID);
+  REFUSED(cfg.flags = MF_ZYGOTE, MF_E_INVALID); /* without worker_argv */
+  REFUSED(cfg.flags = 2, MF_E_INVALID);
   REFUSED(cfg.name = "no/slash", MF_E_INVALID);
   REFUSED(cfg.name = "", MF_E_INVALID);
   REFUSED(cfg.name = "\xff\xfe", MF_E_INVALID);
@@ -172,7 +173,9 @@ static void submits(mf_engine *engine) {
   IS(mf_wait(engine, &id, NULL, 0), MF_E_INVALID);
   IS(mf_cancel(engine, &id, 0), MF_E_NOT_FOUND);
   IS(mf_cancel(engine, &id, MF_CANCEL_KILL), MF_E_NOT_FOUND);
-  IS(mf_cancel(engine, &id, 2), MF_E_INVALID);
+  IS(mf_cancel(engine, &id, MF_CANCEL_UNSTARTED), MF_E_NOT_FOUND);
+  IS(mf_cancel(engine, &id, MF_CANCEL_UNSTARTED | MF_CANCEL_KILL), MF_E_INVALID);
+  IS(mf_cancel(engine, &id, 4), MF_E_INVALID);
   IS(mf_cancel(engine, NULL, 0), MF_E_INVALID);
   memset(&id, 0xee, sizeof id);
   IS(mf_wait(engine, &id, &completion, -1), MF_E_NOT_FOUND);
@@ -240,8 +243,10 @@ static void worker_side(void) {
   IS(mf_task_progress(NULL, 1, 1), MF_E_INVALID);
   IS(mf_task_cancelled(NULL), MF_E_INVALID);
   IS(mf_task_finish(NULL, 0), MF_E_INVALID);
-  IS(mf_zygote_recv(0, NULL), MF_E_UNSUPPORTED);
-  IS(mf_zygote_reply(0, NULL, 1), MF_E_UNSUPPORTED);
+  IS(mf_zygote_open(), MF_E_INVALID); /* no engine executed this process as its zygote */
+  IS(mf_zygote_recv(0, NULL), MF_E_INVALID);
+  IS(mf_zygote_reply(0, NULL, 1), MF_E_INVALID);
+  IS(mf_zygote_fail(0, NULL), MF_E_INVALID);
 }
 
 int main(void) {

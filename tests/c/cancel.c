@@ -16,7 +16,7 @@ static int32_t until_cancelled(void *user, mf_task *task) {
 int main(void) {
   mf_config cfg = config(until_cancelled, NULL, 1, 1);
   mf_engine *engine;
-  mf_task_id running, queued[3];
+  mf_task_id running, queued[3], waiting;
   mf_task_info info;
   mf_completion done;
   int i;
@@ -33,6 +33,18 @@ int main(void) {
   CHECK(info.worker == 0 && info.elapsed_ns > 0 && info.progress_total == 1000);
   IS(mf_task_state(engine, &queued[2], &info), MF_OK);
   CHECK(info.state == MF_TASK_QUEUED && info.worker == MF_NO_WORKER && info.elapsed_ns == 0);
+
+  /* Only what nobody has been given: not what runs (which is not told either), but what waits. */
+  IS(mf_cancel(engine, &running, MF_CANCEL_UNSTARTED), MF_E_WOULD_BLOCK);
+  CHECK(strstr(mf_last_error(), "a worker has") != NULL);
+  IS(mf_submit(engine, NULL, 0, NULL, &waiting), MF_OK); /* more than are given in advance */
+  IS(mf_cancel(engine, &waiting, MF_CANCEL_UNSTARTED), MF_OK);
+  IS(mf_cancel(engine, &waiting, MF_CANCEL_UNSTARTED), MF_OK); /* it still never runs */
+  IS(mf_wait(engine, &waiting, &done, 5 * SECOND), MF_OK);
+  CHECK(done.outcome == MF_CANCELLED && done.attempt == 0 && done.worker == MF_NO_WORKER);
+  IS(mf_cancel(engine, &waiting, MF_CANCEL_UNSTARTED), MF_E_NOT_FOUND);
+  IS(mf_task_state(engine, &running, &info), MF_OK);
+  CHECK(info.state == MF_TASK_RUNNING);
 
   /* Queued: cancelled, without ever having run. */
   IS(mf_cancel(engine, &queued[2], 0), MF_OK);

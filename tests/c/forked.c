@@ -16,6 +16,7 @@ static int child(void) {
   memset(&id, 0, sizeof id);
   stats.size = sizeof stats;
   IS(mf_submit(engine, "x", 1, NULL, &id), MF_E_INVALID);
+  IS(mf_submit_as(engine, "x", 1, NULL, 1, &id), MF_E_INVALID);
   IS(mf_submit_wait(engine, "x", 1, NULL, &id, -1), MF_E_INVALID);
   IS(mf_submit_batch(engine, NULL, sizeof(mf_submission), 0, NULL), MF_E_INVALID);
   IS(mf_poll(engine, &done, 1, -1), MF_E_INVALID);

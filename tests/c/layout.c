@@ -76,6 +76,26 @@ AT(mf_task_info, elapsed_ns, 16);
 AT(mf_task_info, progress_done, 24);
 AT(mf_task_info, progress_total, 32);
 
+CHECK(sizeof(mf_work) >= 72);
+AT(mf_work, size, 0);
+AT(mf_work, attempt, 4);
+AT(mf_work, task, 8);
+AT(mf_work, payload, 16);
+AT(mf_work, len, 24);
+AT(mf_work, user_data, 32);
+AT(mf_work, id, 40);
+AT(mf_work, label, 56);
+
+CHECK(sizeof(mf_log_record) >= 3712);
+AT(mf_log_record, size, 0);
+AT(mf_log_record, level, 4);
+AT(mf_log_record, time_ns, 8);
+AT(mf_log_record, dropped, 16);
+AT(mf_log_record, target_len, 24);
+AT(mf_log_record, message_len, 28);
+AT(mf_log_record, target, 32);
+AT(mf_log_record, message, 128);
+
 CHECK(sizeof(mf_zygote_request) >= 16);
 AT(mf_zygote_request, size, 0);
 AT(mf_zygote_request, incarnation, 8);
@@ -110,5 +130,7 @@ CHECK(MF_E_INTERNAL == -10);
 CHECK(MF_CPU_BOUND == 0 && MF_IO_BOUND == 1);
 CHECK(MF_COMPLETED == 0 && MF_FAILED == 1 && MF_CRASHED == 2 && MF_TIMED_OUT == 3);
 CHECK(MF_CANCELLED == 4);
-CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2);
+CHECK(MF_F_BY_SIGNAL == 1 && MF_F_COLLATERAL == 2 && MF_F_DATA == 4);
+CHECK(MF_LOG_OFF == 0 && MF_LOG_ERROR == 1 && MF_LOG_WARN == 2 && MF_LOG_INFO == 3);
+CHECK(MF_LOG_DEBUG == 4 && MF_LOG_TRACE == 5);
 CHECK(sizeof(mf_class) == 4 && sizeof(mf_outcome) == 4 && (mf_class)-1 < 0);

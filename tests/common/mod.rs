@@ -8,6 +8,8 @@
     reason = "a failure here fails the test"
 )]
 
+pub(crate) mod run;
+
 use std::fs;
 use std::io::Read;
 use std::ops::Deref;

@@ -23,6 +23,23 @@ pub(crate) enum Error {
     Garbled(&'static str),
     /// A condition of the work does not hold; the text names it.
     Unfit(String),
+    /// The command line asks for something that cannot be; the text says what.
+    Usage(String),
+    /// A file cannot be used.
+    File {
+        what: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    /// Results cannot be written.
+    Output {
+        name: String,
+        /// Those that were.
+        lines: u64,
+        source: io::Error,
+    },
+    /// Nobody reads what is written (`| head`).
+    ReaderGone,
 }
 
 impl Error {
@@ -40,6 +57,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The exit status that tells this error.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,7 +78,18 @@ impl fmt::Display for Error {
                 crate::bench::clock::WATCHDOG.as_secs()
             ),
             Self::Garbled(what) => write!(f, "{what}: a wrong answer from the other process"),
-            Self::Unfit(why) => f.write_str(why),
+            Self::Unfit(why) | Self::Usage(why) => f.write_str(why),
+            Self::File { what, path, source } => write!(f, "{what} {path}: {source}"),
+            Self::Output {
+                name,
+                lines,
+                source,
+            } => write!(
+                f,
+                "cannot write results to {name}: {source}; {lines} were written, the others are \
+                 lost (--out FILE --resume runs only what is missing)"
+            ),
+            Self::ReaderGone => f.write_str("nobody reads the results any more"),
         }
     }
 }
@@ -60,6 +98,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System { source, .. } => Some(source),
+            Self::File { source, .. } | Self::Output { source, .. } => Some(source),
             Self::Engine { source, .. } => Some(source),
             _ => None,
         }

@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod error;
+mod run;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -24,6 +25,11 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Chaos(chaos::Args),
+    Run(run::Args),
+    #[command(hide = true)]
+    ProgramWorker(run::program::WorkerArgs),
+    #[command(hide = true)]
+    ProgramGuard,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +44,21 @@ fn main() -> ExitCode {
             }
             Err(error) => complain("chaos", &error),
         },
+        Command::Run(args) => match run::run(&args) {
+            Ok(status) => status,
+            Err(error) => {
+                let _ = complain("run", &error);
+                ExitCode::from(error.status())
+            }
+        },
+        Command::ProgramWorker(args) => finish(
+            "program-worker",
+            run::program::work(&args).map(|()| String::new()),
+        ),
+        Command::ProgramGuard => {
+            run::program::guard();
+            ExitCode::SUCCESS
+        }
     }
 }
 

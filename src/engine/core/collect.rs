@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::suspicion::Times;
 use super::{ClassState, Core, Phase, SCAN_BUDGET, Totals};
-use crate::engine::completion::{Completion, Data};
+use crate::engine::completion::{Completion, Data, Marks};
 use crate::engine::payload::Payloads;
 use crate::engine::task_table::{Charge, Payload, Place, TaskTable};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, Up};
@@ -262,15 +262,15 @@ impl Settle<'_> {
         let run_ns = self.clock.ns(end.saturating_sub(start));
         self.sum_ns = self.sum_ns.saturating_add(run_ns);
         self.count += 1;
-        self.failed += u32::from(ending.kind == Kind::Failed);
-        if ending.kind == Kind::Failed && entry.limits.retry_failed && self.is_retried(index) {
+        self.failed += u32::from(ending.kind.is_failure());
+        if ending.kind.is_failure() && entry.limits.retry_failed && self.is_retried(index) {
             // What it replied is let go here; the payload stays.
             return self.returned.push(index);
         }
         let entry = self.table.get_mut(index);
         let outcome = match ending.kind {
             Kind::Completed | Kind::Returned => Outcome::Completed,
-            Kind::Failed => Outcome::Failed,
+            Kind::Failed | Kind::FailedWithData => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
         };
         let completion = Completion {
@@ -284,8 +284,7 @@ impl Settle<'_> {
             worker: self.worker,
             // A worker says so of tasks only that it has not begun to run.
             attempt: entry.attempt + u16::from(outcome != Outcome::Cancelled),
-            by_signal: false,
-            collateral: false,
+            marks: Marks::DATA.if_so(ending.kind == Kind::FailedWithData),
             data,
         };
         if let Payload::Arena { block, .. } = entry.payload {

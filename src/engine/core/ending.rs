@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Core, NO_WORKER, Phase};
-use crate::engine::completion::{Completion, Data};
+use crate::engine::completion::{Completion, Data, Marks};
 use crate::engine::crash::Verdict;
 use crate::engine::lane::{Doom, Lane};
 use crate::engine::task_table::{Charge, Payload, Place};
@@ -43,8 +43,7 @@ struct End {
     outcome: Outcome,
     worker: u32,
     code: i32,
-    by_signal: bool,
-    collateral: bool,
+    marks: Marks,
     /// When the last attempt was started.
     start: Option<u64>,
     text: String,
@@ -159,10 +158,12 @@ impl Core {
             outcome,
             worker: death.worker,
             code: if crashed { death.code } else { 0 },
-            by_signal: crashed && death.by_signal,
-            collateral: crashed
-                && (death.for_a_task || death.running > 1)
-                && !death.verdict.convicts(index),
+            marks: Marks::BY_SIGNAL.if_so(crashed && death.by_signal)
+                | Marks::COLLATERAL.if_so(
+                    crashed
+                        && (death.for_a_task || death.running > 1)
+                        && !death.verdict.convicts(index),
+                ),
             start,
             text,
         };
@@ -193,8 +194,7 @@ impl Core {
             outcome,
             worker: NO_WORKER,
             code,
-            by_signal: false,
-            collateral: false,
+            marks: Marks::NONE,
             start: None,
             text,
         };
@@ -218,8 +218,7 @@ impl Core {
             code: end.code,
             worker: end.worker,
             attempt: entry.attempt,
-            by_signal: end.by_signal,
-            collateral: end.collateral,
+            marks: end.marks,
             data: if end.text.is_empty() {
                 Data::EMPTY
             } else {
@@ -232,6 +231,22 @@ impl Core {
         self.totals.by_outcome[end.outcome as usize] += 1;
         self.kept += 1;
         self.table.keep(index, completion);
+    }
+
+    /// Cancels a task that was never started and is on no lane. True if it will never run, also
+    /// because of an earlier call.
+    pub(crate) fn cancel_unstarted(&mut self, index: u32) -> bool {
+        let entry = self.table.get(index);
+        match entry.place {
+            Place::Central if entry.attempt == 0 => {
+                self.cancel(index);
+                true
+            }
+            Place::Ready | Place::Held => self.table.kept(index).is_some_and(|completion| {
+                completion.outcome == Outcome::Cancelled && completion.attempt == 0
+            }),
+            Place::Central | Place::Lane { .. } | Place::Free => false,
+        }
     }
 
     /// Asks for a task to be cancelled: at once if it is queued here, by its ticket if a worker

@@ -63,7 +63,8 @@ impl World {
     pub(super) fn kind(which: [u8; 2]) -> u64 {
         let kind = match which[0] {
             0..160 => 0,
-            160..192 => 1,
+            160..176 => 1,
+            176..192 => 5,
             192..208 => 4,
             208..224 => 7,
             other => u64::from(other),

@@ -11,7 +11,6 @@ use crate::engine::modules::Modules;
 use crate::error::Error;
 use crate::sys::process::{Exit, Process};
 use crate::worker::link::{FromWorker, FromZygote, Incoming, ToWorker};
-use crate::worker::zygote::Role;
 
 impl Supervisor {
     pub(super) fn hear_zygote(&mut self, core: &mut Core) {
@@ -21,6 +20,7 @@ impl Supervisor {
                     let process = rustix::process::Pid::from_raw(pid.cast_signed())
                         .zip(fds.pop())
                         .map(|(pid, fd)| Process::from_parts(pid, fd));
+                    self.zygote.note_served();
                     self.meet(core, incarnation, process);
                 }
                 Incoming::Message(FromZygote::Refused { incarnation, errno }, _) => {
@@ -43,6 +43,10 @@ impl Supervisor {
                         // The zygote has seen its pidfd readable: also if we have none.
                         lane.ended.get_or_insert_with(Instant::now);
                     }
+                }
+                Incoming::Message(FromZygote::Failed(why), _) => {
+                    self.zygote.note_trouble(why);
+                    return self.lose_zygote(core);
                 }
                 Incoming::Nothing => return,
                 Incoming::Closed | Incoming::Nonsense => return self.lose_zygote(core),
@@ -105,11 +109,13 @@ impl Supervisor {
                     if state == LaneState::Starting =>
                 {
                     let class = lane.class;
-                    let error = Error::system(
-                        "execvp",
-                        "cannot execute the worker program",
-                        std::io::Error::from_raw_os_error(errno),
-                    );
+                    let what = if self.shared.config.has_zygote_program() {
+                        "cannot execute the zygote program"
+                    } else {
+                        "cannot execute the worker program"
+                    };
+                    let error =
+                        Error::system("execvp", what, std::io::Error::from_raw_os_error(errno));
                     lane.trouble = Some(error.to_string());
                     // No such program: the next try will not find it either.
                     let hopeless = matches!(errno, libc::ENOENT | libc::EACCES | libc::ENOEXEC);
@@ -222,7 +228,7 @@ impl Supervisor {
             log::error!("worker {} is not accepted: {e}", lane.worker);
             return lane.kill();
         }
-        if let (Some(Role::Program(_)), Some(process)) = (&self.shared.config.role, &lane.process) {
+        if let (true, Some(process)) = (self.shared.config.is_program(), &lane.process) {
             // For the names in its crash report. Now: there is nothing to read when it is dead.
             lane.inquest.modules = Some(Arc::new(Modules::of_process(process)));
         }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BACKOFF, HEALTHY, MAX_BACKOFF, Source, Supervisor};
+use super::{BACKOFF, HEALTHY, MAX_BACKOFF, Source, Supervisor, TICK};
 use crate::config::Config;
 use crate::engine::core::{Core, Phase};
 use crate::engine::crash::Verdict;
@@ -15,7 +15,7 @@ use crate::sys::fork::FileIdentity;
 use crate::sys::process::Exit;
 use crate::sys::socket::Socket;
 use crate::task::Class;
-use crate::worker::zygote::{self, ZygoteLink};
+use crate::worker::zygote::{self, Role, ZygoteLink};
 
 /// After so many zygotes that did not live, there is no further try.
 const TRIES: u32 = 5;
@@ -26,6 +26,10 @@ pub(super) struct Helper {
     /// In a degraded engine: one that starts no workers, but removes the name if the host dies.
     janitor: Option<ZygoteLink>,
     since: Instant,
+    /// It has started a worker.
+    served: bool,
+    /// What it said, or what is known, of why it starts none.
+    trouble: Option<String>,
     /// Zygotes in a row that died young.
     failures: u32,
     /// Starts in a row that the system refused.
@@ -42,6 +46,8 @@ impl Helper {
             link: None,
             janitor: None,
             since: Instant::now(),
+            served: false,
+            trouble: None,
             failures: 0,
             refusals: 0,
             not_before: Instant::now(),
@@ -57,7 +63,16 @@ impl Helper {
         sources.add(&link.process, Source::ZygoteDeath.key())?;
         self.link = Some(link);
         self.since = Instant::now();
+        (self.served, self.trouble) = (false, None);
         Ok(())
+    }
+
+    pub(super) fn note_served(&mut self) {
+        self.served = true;
+    }
+
+    pub(super) fn note_trouble(&mut self, why: String) {
+        self.trouble = Some(why);
     }
 
     pub(super) fn socket(&self) -> Option<&Socket> {
@@ -83,9 +98,11 @@ impl Helper {
     }
 
     /// Whether another zygote can take the place of a dead one: it needs nothing of the host's
-    /// memory (worker programs only), and the descriptors that it hands down are still the same.
+    /// memory (programs only), and the descriptors that it hands down are still the same. One that
+    /// is a program may fail for reasons that pass: as with worker programs, tries go on.
     fn can_be_replaced(&self, config: &Config) -> bool {
-        config.is_program() && self.failures < TRIES && inherited(config) == self.inherited
+        let tries = self.failures < TRIES || config.has_zygote_program();
+        config.is_program() && tries && inherited(config) == self.inherited
     }
 }
 
@@ -100,25 +117,38 @@ impl Supervisor {
         let Some(link) = self.zygote.link.take() else {
             return;
         };
-        link.process.kill(); // it may have closed its socket only; nobody shall wait for it long
         self.sources.remove(&link.socket);
         self.sources.remove(&link.process);
+        let trouble = self.zygote.trouble.take();
+        if trouble.is_some() || !link.process.wait_end(TICK) {
+            link.process.kill(); // it has closed its socket only, or is of no use
+            link.process.wait_end(TICK);
+        }
         let exit = link.process.reap();
-        if self.zygote.since.elapsed() < HEALTHY {
-            self.zygote.failures += 1;
+        drop(link); // nobody shall wait for it long
+        let fruitless = self.shared.config.has_zygote_program() && !self.zygote.served;
+        if fruitless || self.zygote.since.elapsed() < HEALTHY {
+            self.zygote.failures = self.zygote.failures.saturating_add(1);
         } else {
             self.zygote.failures = 0;
         }
         self.zygote.not_before = Instant::now() + self.zygote_delay();
+        let why = match trouble {
+            Some(trouble) => Error::invalid(format!("the zygote program fails: {trouble}")),
+            None => Error::Internal(format!(
+                "the zygote ended before it had started a worker: {exit}"
+            )),
+        };
         if self.zygote.can_be_replaced(&self.shared.config) {
             log::warn!("the zygote died ({exit}): starting another");
         } else {
             self.degrade(core, &format!("the zygote died ({exit})"));
         }
+        if fruitless {
+            self.note_bad_zygote(core, &why);
+        }
         if core.starting {
-            core.start_failure.get_or_insert_with(|| {
-                Error::Internal("the zygote died before the workers were ready".into())
-            });
+            core.start_failure.get_or_insert(why);
         }
         for worker in 0..core.lanes.len() {
             let Some(lane) = &mut core.lanes[worker] else {
@@ -135,6 +165,15 @@ impl Supervisor {
         core.kept += 1; // whoever waits for the start looks again
     }
 
+    /// A zygote that has started no worker counts as a failed start, of every class that has workers.
+    fn note_bad_zygote(&mut self, core: &mut Core, why: &Error) {
+        for class in Class::ALL {
+            if self.shared.config.class(class).max > 0 {
+                self.note_bad_start(core, class, why.to_string(), false);
+            }
+        }
+    }
+
     fn zygote_delay(&self) -> Duration {
         match self.zygote.failures.max(self.zygote.refusals) {
             0 => Duration::ZERO,
@@ -146,21 +185,17 @@ impl Supervisor {
         core.degraded = true;
         log::error!("{why}: no worker can be started any more");
         if self.shared.control.os_name().is_some() {
+            let nothing = Role::Program(Vec::new());
             self.zygote.janitor = self
-                .start_zygote()
+                .start_zygote(&nothing, &[])
                 .inspect_err(|e| log::warn!("nobody will remove the name if the host dies: {e}"))
                 .ok();
         }
     }
 
     /// Forks a zygote of this engine that knows its name.
-    fn start_zygote(&self) -> Result<ZygoteLink> {
-        let config = &self.shared.config;
-        let role = config
-            .role
-            .as_ref()
-            .ok_or_else(|| Error::Internal("no role".into()))?;
-        let link = zygote::start(role, &config.inherit, &config.sandbox)?;
+    fn start_zygote(&self, role: &Role, inherit: &[i32]) -> Result<ZygoteLink> {
+        let link = zygote::start(role, inherit, &self.shared.config.sandbox)?;
         if let Some(name) = self.shared.control.os_name() {
             link.entrust(name)?;
         }
@@ -184,7 +219,10 @@ impl Supervisor {
             return core;
         }
         drop(core);
-        let started = self.start_zygote();
+        let config = &self.shared.config;
+        let no_role = || Error::Internal("no role".into());
+        let started = (config.role.as_ref().ok_or_else(no_role))
+            .and_then(|role| self.start_zygote(role, &config.inherit));
         core = shared.lock();
         let installed = started.and_then(|link| self.zygote.install(link, &self.sources));
         match installed {
@@ -193,9 +231,7 @@ impl Supervisor {
                 log::error!("the zygote cannot be started again: {e}");
                 self.zygote.refusals += 1;
                 self.zygote.not_before = Instant::now() + self.zygote_delay();
-                for class in Class::ALL {
-                    self.note_bad_start(&mut core, class, e.to_string(), false);
-                }
+                self.note_bad_zygote(&mut core, &e);
             }
         }
         core

@@ -1,0 +1,5 @@
+"""Enumerations."""
+
+from miniflow.tasks import TaskStatus, TaskType
+
+__all__ = ["TaskStatus", "TaskType"]

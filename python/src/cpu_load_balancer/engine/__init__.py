@@ -1,0 +1,5 @@
+"""The engine."""
+
+from miniflow.engine import Engine
+
+__all__ = ["Engine"]

@@ -1,0 +1,5 @@
+"""Queues."""
+
+from miniflow.queues import InputQueue, OutputQueue
+
+__all__ = ["InputQueue", "OutputQueue"]

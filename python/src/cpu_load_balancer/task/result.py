@@ -1,0 +1,5 @@
+"""Results."""
+
+from miniflow.tasks import Result
+
+__all__ = ["Result"]

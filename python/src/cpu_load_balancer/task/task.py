@@ -1,0 +1,5 @@
+"""Tasks."""
+
+from miniflow.tasks import Task
+
+__all__ = ["Task"]

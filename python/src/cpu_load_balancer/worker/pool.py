@@ -1,0 +1,5 @@
+"""Worker processes."""
+
+from miniflow.process_pool import ProcessPool
+
+__all__ = ["ProcessPool"]

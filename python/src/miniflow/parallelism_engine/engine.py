@@ -1,0 +1,5 @@
+"""Where :class:`QueueWatcher` was before. Nothing but names."""
+
+from .._watcher import QueueWatcher
+
+__all__ = ["QueueWatcher"]
