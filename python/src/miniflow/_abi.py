@@ -70,6 +70,13 @@ MF_TASK_QUEUED = 0
 MF_TASK_RUNNING = 1
 MF_TASK_DONE = 2
 
+MF_LOG_OFF = 0
+MF_LOG_ERROR = 1
+MF_LOG_WARN = 2
+MF_LOG_INFO = 3
+MF_LOG_DEBUG = 4
+MF_LOG_TRACE = 5
+
 MF_NO_WORKER = 0xFFFF_FFFF
 
 MF_ZYGOTE = 1
@@ -331,6 +338,20 @@ class Work(Structure):
 
 
 @_struct
+class LogRecord(Structure):
+    """A message of the library's log."""
+
+    size: u32
+    level: i32
+    time_ns: u64
+    dropped: u64
+    target_len: u32
+    message_len: u32
+    target: Annotated[bytes, c_char * 96]
+    message: Annotated[bytes, c_char * 3584]
+
+
+@_struct
 class ZygoteRequest(Structure):
     """A request to the runtime's zygote for one more worker."""
 
@@ -424,6 +445,9 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_worker_slot": _short(_worker),
     "mf_worker_class": _short(_worker),
     "mf_worker_leave": _waits(_worker),
+    "mf_log_level": _short(c_int32),
+    "mf_log_read": _waits(POINTER(LogRecord), c_int64),
+    "mf_log_wake": _short(),
     "mf_zygote_open": _waits(),
     "mf_zygote_recv": _waits(c_int32, POINTER(ZygoteRequest)),
     "mf_zygote_reply": _waits(c_int32, POINTER(ZygoteRequest), c_int64),

@@ -18,7 +18,13 @@ from . import _abi
 logger = logging.getLogger("miniflow")
 logger.addHandler(logging.NullHandler())
 
-_LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG, 5: 5}
+_LEVELS = {
+    _abi.MF_LOG_ERROR: logging.ERROR,
+    _abi.MF_LOG_WARN: logging.WARNING,
+    _abi.MF_LOG_INFO: logging.INFO,
+    _abi.MF_LOG_DEBUG: logging.DEBUG,
+    _abi.MF_LOG_TRACE: 5,
+}
 
 _reader: threading.Thread | None = None
 _lock = threading.Lock()
@@ -28,7 +34,7 @@ def start() -> None:
     """Makes the library log what the logger ``miniflow`` lets through now. Called when an engine starts."""
     global _reader
     threshold = logger.getEffectiveLevel()
-    level = max((ours for ours, theirs in _LEVELS.items() if theirs >= threshold), default=0)
+    level = max((ours for ours, theirs in _LEVELS.items() if theirs >= threshold), default=_abi.MF_LOG_OFF)
     with _lock:
         if _abi.fast.mf_log_level(level) != _abi.MF_OK:
             return  # the program that embeds this interpreter has a log of its own

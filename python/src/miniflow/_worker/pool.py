@@ -88,7 +88,9 @@ def _store(runner: Runner, task: int | None, code: int, reply: _wire.Message) ->
     if answer == 0:
         return code
     why = f"the task's result of {size} bytes cannot be returned: {_abi.error_text()}"
-    excuse = runner.refusal(why)
+    # A host that sent JSON reads no pickles.
+    as_json = not isinstance(reply, _wire.Envelope) and reply[:1] in (_wire.JSON_VALUE, _wire.JSON_RAISED)
+    excuse = runner.refusal(why, as_json=as_json)
     if _abi.lib.mf_task_fail_data(task, _RAISED, excuse, len(excuse)) != 0:
         _abi.check(_abi.lib.mf_task_fail(task, _RAISED, why.encode()))
     return _RAISED

@@ -106,7 +106,11 @@ class Runner:
             return function(*args, **kwargs)
         if kind == _wire.CHUNK:
             function, columns = _wire.loads(payload)
-            return list(map(function, *columns))
+            values = list(map(function, *columns))
+            if len(values) != len(columns[0]):
+                # As in a generator: it would pass for the end of the columns.
+                raise RuntimeError("the function raised StopIteration")
+            return values
         context = self._context(work)
         if kind == _wire.SCRIPT:
             path, params, *named = _wire.loads(payload)
@@ -139,9 +143,10 @@ class Runner:
         failed.__cause__ = self._broken
         return failed
 
-    def refusal(self, why: str) -> bytes:
+    def refusal(self, why: str, *, as_json: bool) -> bytes:
         """The reply of a task whose own reply cannot be stored."""
-        return Failure.of(WorkerError(why)).to_pickle()
+        failure = Failure.of(WorkerError(why))
+        return failure.to_json() if as_json else failure.to_pickle()
 
 
 def _script_value(kind: bytes, value: Any) -> _wire.Message:
