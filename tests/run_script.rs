@@ -7,19 +7,29 @@
 )]
 
 mod common;
+#[path = "c/library.rs"]
+#[allow(dead_code, reason = "this test builds the library and no C program")]
+mod library;
 
 use std::fs;
 use std::path::Path;
 
 use common::run::{Bench, Running, by_index, column, rows_of};
 use common::{until, watchdog};
+use library::libraries;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// A bench with the library of this build beside the executable, as `cargo build` leaves it.
+fn bench() -> Bench {
+    libraries();
+    Bench::new()
+}
 
 #[test]
 fn main_is_called_with_each_line_and_what_it_returns_is_the_data() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(300);
     let script = bench.file(
         "script.py",
@@ -50,7 +60,7 @@ fn main_is_called_with_each_line_and_what_it_returns_is_the_data() {
 #[test]
 fn an_exception_is_a_failed_result_with_type_and_traceback() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "def main(params, context):\n\
@@ -86,7 +96,7 @@ fn an_exception_is_a_failed_result_with_type_and_traceback() {
 #[test]
 fn what_a_script_prints_goes_to_standard_error_and_it_reads_nothing() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import os, sys\n\
@@ -113,7 +123,7 @@ fn what_a_script_prints_goes_to_standard_error_and_it_reads_nothing() {
 #[test]
 fn a_script_that_cannot_be_loaded_fails_every_task_with_the_reason() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(3);
     let cases = [
         ("def main(params, context:\n", "is not valid Python"),
@@ -137,7 +147,7 @@ fn a_script_that_cannot_be_loaded_fails_every_task_with_the_reason() {
 #[test]
 fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(20);
     let script = bench.file(
         "script.py",
@@ -156,7 +166,7 @@ fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
         let error = row["error"].as_str().unwrap_or_default();
         let expected = match n {
             3 => ("crashed", "SIGKILL"),
-            5 => ("crashed", "exit code 9"),
+            5 => ("crashed", "exited with code 9"),
             7 => ("timed_out", ""),
             9 => ("failed", "sys.exit('enough')"),
             _ => ("completed", ""),
@@ -175,7 +185,7 @@ fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
 #[test]
 fn retries_start_a_task_again_whatever_was_wrong_with_it() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import os, time\n\
@@ -199,7 +209,7 @@ fn retries_start_a_task_again_whatever_was_wrong_with_it() {
 #[test]
 fn preloaded_modules_are_imported_once() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(20);
     bench.file("heavy_module.py", "import os\nloaded_by = os.getpid()\n");
     let script = bench.file(
@@ -239,7 +249,7 @@ fn preloaded_modules_are_imported_once() {
 #[test]
 fn an_interpreter_or_script_that_is_not_there_is_status_2() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file("script.py", "def main(params, context): return 1\n");
     let directory = bench.path("");
     let refused = |args: &[&str], why: &str| {
@@ -281,9 +291,9 @@ fn copy_of_the_executable(bench: &Bench, name: &str) -> String {
 #[test]
 fn the_library_is_found_beside_the_executable_or_in_lib_and_else_the_error_says_what_to_do() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file("script.py", "def main(params, context): return 1\n");
-    let built = Path::new(env!("CARGO_BIN_EXE_miniflow")).with_file_name("libminiflow.so");
+    let built = libraries().join("libminiflow.so");
     let run = |executable: &str, library: &str| {
         let mut command = bench.command(&[]);
         let mut copy = std::process::Command::new(executable);
@@ -319,7 +329,7 @@ fn the_library_is_found_beside_the_executable_or_in_lib_and_else_the_error_says_
 #[test]
 fn every_module_of_the_package_can_be_imported_by_a_script() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import importlib, pkgutil, miniflow\n\
@@ -341,7 +351,7 @@ fn every_module_of_the_package_can_be_imported_by_a_script() {
 #[test]
 fn a_killed_run_is_resumed_with_what_is_missing() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(100);
     let out = bench.path("out.jsonl");
     let script = bench.file(
@@ -349,6 +359,7 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
         "import os, time\n\
          def main(params, context):\n\
          \x20   while params['n'] >= 50 and not os.path.exists('gate'):\n\
+         \x20       open('waiting', 'w').close()\n\
          \x20       time.sleep(0.01)\n\
          \x20   return params['n']\n",
     );
@@ -360,24 +371,23 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
         &out,
         "--resume",
     ];
-    for signal in [Signal::KILL, Signal::INT] {
+    for (signal, code) in [(Signal::KILL, None), (Signal::INT, Some(130))] {
         let running = Running::start(bench.command(&args));
         until("half of it is done", || {
             bench.read("out.jsonl").lines().count() >= 50
         });
+        until("a task waits", || {
+            fs::remove_file(bench.path("waiting")).is_ok()
+        });
         running.signal(signal);
-        if signal == Signal::INT {
+        if code.is_some() {
             running.until_it_says("interrupted;");
             bench.file("gate", "");
         }
         let finished = running.finish();
-        let expected = if signal == Signal::INT {
-            Some(130)
-        } else {
-            None
-        };
-        assert_eq!(finished.code, expected, "{finished:#?}");
+        assert_eq!(finished.code, code, "{finished:#?}");
         bench.until_nothing_is_left();
+        let _ = fs::remove_file(bench.path("waiting")); // of the same run
     }
     let finished = bench.run(&args);
     assert_eq!(finished.code, Some(0), "{finished:#?}");

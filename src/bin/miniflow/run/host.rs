@@ -110,21 +110,20 @@ impl Host<'_> {
     /// Ends the feeding and takes back what no worker has started; returns when the patience ends.
     fn interrupt(&mut self) -> Instant {
         self.flight.close();
-        let (mut queued, mut running) = (0, 0);
+        let mut running = 0;
         for id in self.flight.ids() {
-            // What runs is not told: a task that stops half-way would look complete.
+            // What runs is not told: a task that stops half-way would look complete. What is done
+            // has its result, unless a worker has only handed it back: that is not started again.
             match self.engine.task_state(id) {
-                Ok(TaskState::Queued) => {
-                    queued += 1;
-                    let _ = self.engine.cancel(id); // just ended: it has a result then
-                }
                 Ok(TaskState::Running { .. }) => running += 1,
-                _ => {}
+                Ok(_) => {
+                    let _ = self.engine.cancel(id); // gone meanwhile: it has ended
+                }
+                Err(_) => {}
             }
         }
         self.progress.note(&format!(
-            "miniflow run: interrupted; {queued} queued tasks taken back, {running} running ones have \
-             {} s to end (once more: at once)",
+            "miniflow run: interrupted; running tasks ({running}) have {} s to end; once more: at once",
             GRACE.as_secs()
         ));
         Instant::now() + GRACE
