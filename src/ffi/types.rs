@@ -15,6 +15,7 @@ pub const MF_OK: i32 = 0;
 /// Also the answer to every use of an engine in a forked child of its process.
 pub const MF_E_INVALID: i32 = -1;
 /// A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+/// Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
 pub const MF_E_WOULD_BLOCK: i32 = -2;
 /// The time given for the call has passed.
 pub const MF_E_TIMEOUT: i32 = -3;
@@ -366,7 +367,8 @@ pub struct mf_work {
     pub attempt: u32,
     /// The task in hand; NULL with every error.
     pub task: *mut mf_task,
-    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    /// The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+    /// empty.
     pub payload: *const c_void,
     /// Bytes at payload.
     pub len: usize,

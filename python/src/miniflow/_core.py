@@ -7,7 +7,8 @@ event descriptor is readable. Only for those who wait without us (``concurrent.f
 callback outside of a loop) does a thread drive in the background, while there are any.
 
 Nothing is lost when a ``KeyboardInterrupt`` comes up anywhere in it: a completion that was fetched
-stays in its row until its sink is settled, and settling twice does nothing.
+stays in its row until its sink is settled, settling twice does nothing, and a lead that was not given
+back is seen to be nobody's.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
+import os
 import struct
+import sys
 import threading
 import time
 import weakref
 from contextlib import suppress
+from types import CodeType, FrameType
 from typing import Callable, NamedTuple, Protocol
 
 from . import _abi, _log, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, seconds
-from .errors import QueueFull
+from .errors import EngineError, QueueFull, TaskError
 
 # mf_completion: id (half of it: not 0 if the row is in use), user_data, outcome, code, flags, worker,
 # attempt, data, len, queued_ns, run_ns, handle
@@ -38,6 +42,9 @@ _SLICE = 0.1
 _LOAN_FROM = 32 << 10
 # From so many bytes on, a result is read where it is.
 _VIEW_FROM = 32 << 10
+# From so many attempts on, a result that cannot be taken is itself to blame.
+_ATTEMPTS = 3
+_ATTEMPTS_SHORT_OF_STACK = 8
 
 _LABEL = 16
 _LABEL_AT: int = _abi.SubmitOpts.label.offset  # type: ignore[attr-defined]
@@ -51,7 +58,7 @@ _string_at = ctypes.string_at
 class Sink(Protocol):
     """What waits for the end of one task."""
 
-    settled: bool  # set by `settle`, as the last thing
+    settled: bool  # set by `settle`, when the end is there for everybody
     token: int
     ident: _abi.TaskId
 
@@ -67,7 +74,8 @@ class Sink(Protocol):
         run_ns: int,
     ) -> None:
         """Takes the end of the task. Called by the thread that drives; must neither raise nor wait,
-        and must bear to be called again, should an interrupt have cut it short."""
+        and must bear to be called again, should an interrupt have cut it short. The exception is
+        RecursionError: then another thread, or this one further out, tries again."""
 
 
 class TaskState(NamedTuple):
@@ -87,20 +95,25 @@ class Core:
         self.settings = settings
         self._pending: dict[int, Sink] = {}
         self._tokens = itertools.count(1)
-        # Reentrant: a callback may wait for another task.
-        self._lead = threading.RLock()
+        # Who drives: the claim (the number of a thread) of whoever was first to set key 0.
+        self._lead: dict[int, tuple[int]] = {}
+        self._recovery = threading.Lock()
+        self._next_look = 0.0
         self._followers: dict[int, tuple[Sink | None, threading.Lock]] = {}
         self._rows = (_abi.Completion * _ROWS)()
         self._bytes = memoryview(self._rows).cast("B")
         self._words = self._bytes.cast("Q")
+        self._batch = 0  # how often the rows were done with
+        self._short_of_stack = (0, 0)  # for which token that was the case last, and how often
         self._held: dict[int, ctypes.Array[ctypes.c_char]] = {}
         # With the bytes before and behind the label.
         self._options: dict[tuple[object, ...], tuple[_abi.SubmitOpts, bytes, bytes]] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._watched: dict[int, Sink] = {}
+        self._watched: dict[int, None] = {}  # tokens, oldest first
         self._watcher: threading.Thread | None = None
         self._watch_lock = threading.Lock()
         self._stopped = False
+        self._inherited = False
         _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
@@ -111,6 +124,7 @@ class Core:
             raise
         self._handle = handle
         self._finalizer = weakref.finalize(self, _free, handle, prepared)
+        _cores.add(self)
 
     # -- submitting
 
@@ -192,10 +206,13 @@ class Core:
         while rc == _abi.MF_E_WOULD_BLOCK:
             if not block or (deadline is not None and time.monotonic() >= deadline):
                 raise QueueFull(f"the engine is full: {_abi.error_text()}")
-            if not self.drive(_SLICE if deadline is None else deadline - time.monotonic()):
+            left = _SLICE if deadline is None else deadline - time.monotonic()
+            if not self.drive(min(left, _SLICE)):
                 # Somebody else drives, or nothing has ended: look again soon.
                 time.sleep(0.0005)
             rc = self._submit_any(message, opts, token, ident)
+        if rc == _abi.MF_E_TOO_LARGE:
+            raise TaskError(f"cannot be sent to a worker: {_abi.error_text()}")
         _abi.check(rc)
 
     def _submit_any(
@@ -213,10 +230,10 @@ class Core:
         size = len(message) if isinstance(message, bytes) else message.size
         loan = _abi.LoanBuf()
         loan.size = ctypes.sizeof(loan)
-        rc: int = _abi.lib.mf_loan(self._handle, size, loan)
-        if rc:
-            return rc
         try:
+            rc: int = _abi.lib.mf_loan(self._handle, size, loan)
+            if rc:
+                return rc
             address = loan.ptr or 0  # never: mf_loan gave it
             if isinstance(message, bytes):
                 ctypes.memmove(address, message, size)
@@ -237,43 +254,139 @@ class Core:
     def drive(self, timeout: float) -> int:
         """Fetches completions and settles their sinks: those that are there, else the first to come
         within ``timeout`` seconds. How many; 0 also if another thread is at it."""
-        if not self._lead.acquire(False):
+        mine = (threading.get_ident(),)
+        holder = self._lead.setdefault(0, mine)
+        if holder is not mine and not self._nested(holder):
             return 0
         try:
             return self._drive(timeout)
         finally:
-            self._lead.release()
-            if self._followers:
-                self._wake(True)
+            if holder is mine:
+                self._lead.pop(0, None)
+                if self._followers:
+                    self._wake(True)
+
+    def _lead_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Drives until ``ready()`` or the deadline; False, at once, if another thread is at it."""
+        mine = (threading.get_ident(),)
+        holder = self._lead.setdefault(0, mine)
+        if holder is not mine and not self._nested(holder):
+            return False
+        try:
+            while not ready():
+                left = _SLICE
+                if deadline is not None:
+                    left = deadline - time.monotonic()
+                self._drive(min(left, _SLICE))
+                if left <= 0:
+                    break
+            return True
+        finally:
+            if holder is mine:
+                self._lead.pop(0, None)
+                if self._followers:
+                    self._wake(True)
+
+    def _nested(self, holder: tuple[int]) -> bool:
+        """Whether the claim is this thread's own: it drives further out, and a callback waits.
+
+        Must be called by what claims the lead."""
+        if holder[0] == threading.get_ident():
+            if self._leads(sys._getframe(2)):
+                return True
+            self._recover(holder)
+        elif time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _SLICE
+            self._recover(holder)
+        return False
+
+    def _leads(self, frame: FrameType | None) -> bool:
+        """Whether a function that claims the lead of this core runs in a frame or outside of it."""
+        while frame is not None:
+            if frame.f_code in _LEADING and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _recover(self, holder: tuple[int]) -> None:
+        """Takes a claim away whose holder has left without giving it back.
+
+        That happens when a KeyboardInterrupt comes up between its claiming and its `try`, or as the
+        first thing in its `finally`. A function that runs keeps its claim, and each claim is an object
+        of its own, so what has no function any more can be nobody's."""
+        with self._recovery:
+            if self._lead.get(0) is not holder:
+                return
+            if holder[0] == threading.get_ident():
+                frame: FrameType | None = sys._getframe(3)  # outside of what tries to claim it now
+            else:
+                frame = sys._current_frames().get(holder[0])
+            if not self._leads(frame):
+                del self._lead[0]
 
     def _drive(self, timeout: float) -> int:
         if not self._words[0]:  # else these are the rows of a drive that was interrupted
             _abi.check(_poll(self._handle, self._rows, _ROWS, max(0, int(timeout * NS))))
+        batch = self._batch
         count = 0
+        row: tuple[int, ...] = ()
         pending = self._pending
-        for row in _ROW.iter_unpack(self._bytes):
-            first, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
-            if not first:
-                break
-            sink = pending.get(token)
-            if sink is not None:
-                if size < _VIEW_FROM:
-                    data: _wire.Readable = _string_at(at, size) if size else b""
-                else:
-                    data = self._hold(handle, at, size)
-                sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
-                del data
-                pending.pop(token, None)
-            if self._held and handle in self._held:
-                self._words[_WORDS * count + _HANDLE_WORD] = 0  # released with the last view of it
-                del self._held[handle]
-            count += 1
-        if count:
+        try:
+            for row in _ROW.iter_unpack(self._bytes):
+                first, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
+                if not first:
+                    break
+                sink = pending.get(token)
+                if sink is not None:
+                    if size < _VIEW_FROM:
+                        data: _wire.Readable = _string_at(at, size) if size else b""
+                    else:
+                        data = self._hold(handle, at, size)
+                    sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
+                    del data
+                    pending.pop(token, None)
+                if self._held and handle in self._held:
+                    self._words[_WORDS * count + _HANDLE_WORD] = 0  # released with the last view of it
+                    del self._held[handle]
+                count += 1
+        except BaseException as error:
+            if not row or not self._is_unreadable(row, error):
+                raise  # the row is as it was, for whoever drives next
+            return count + 1
+        # A callback that waited may have been here meanwhile: then these rows are done with, and what
+        # is in their place is for the next who drives.
+        if count and self._batch == batch:
+            self._held.clear()
             _release_batch(self._handle, self._rows, count)
             ctypes.memset(self._rows, 0, count * _ROW.size)
+            self._batch += 1
             if self._followers:
                 self._wake(False)
         return count
+
+    def _is_unreadable(self, row: tuple[int, ...], error: BaseException) -> bool:
+        """Whether it is the row's result that raised while its sink was settled, and not a signal handler
+        or the lack of something here. Then the sink is told: it must not stand in the way of others."""
+        _, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
+        sink = self._pending.get(token)
+        if sink is None:
+            return False
+        if isinstance(error, RecursionError):
+            known, times = self._short_of_stack
+            self._short_of_stack = (token, times + 1 if token == known else 1)
+            if self._short_of_stack[1] < _ATTEMPTS_SHORT_OF_STACK:
+                return False
+        else:
+            for _ in range(_ATTEMPTS - 1):
+                data = self._hold(handle, at, size) if handle else _string_at(at, size)
+                try:
+                    sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
+                    return False
+                except BaseException as again:
+                    error = again
+        text = f"the result cannot be unpickled: {type(error).__name__}: {error}"
+        sink.settle(_abi.MF_FAILED, 0, 0, _abi.MF_NO_WORKER, attempt, text.encode(), queued, run)
+        return True
 
     def _hold(self, handle: int, at: int, size: int) -> memoryview:
         """A read-only view of a result where its worker wrote it, given back with its last user."""
@@ -295,21 +408,7 @@ class Core:
         if ready():
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            if self._lead.acquire(False):
-                try:
-                    while not ready():
-                        left = _SLICE
-                        if deadline is not None:
-                            left = deadline - time.monotonic()
-                        self._drive(min(left, _SLICE))
-                        if left <= 0:
-                            return ready()
-                    return True
-                finally:
-                    self._lead.release()
-                    if self._followers:
-                        self._wake(True)
+        while not self._lead_until(ready, deadline):
             if ready():
                 return True
             left = _SLICE
@@ -318,6 +417,7 @@ class Core:
                 if left <= 0:
                     return False
             self._follow(ready, left, sink)
+        return ready()
 
     def _follow(self, ready: Callable[[], bool], timeout: float, sink: Sink | None) -> None:
         """Sleeps until the leader wakes this thread."""
@@ -327,12 +427,15 @@ class Core:
         self._followers[key] = (sink, bell)
         try:
             # Whoever lets go of the lead, or settles, looks at the followers after that.
-            if self._lead.acquire(False):
-                self._lead.release()
-            elif not ready():
+            if 0 in self._lead and not ready():
                 bell.acquire(timeout=timeout)
         finally:
             self._followers.pop(key, None)
+
+    def wake(self) -> None:
+        """Wakes the threads whose sinks are settled."""
+        if self._followers:
+            self._wake(False)
 
     def _wake(self, promote: bool) -> None:
         """Wakes the followers whose wait may be over, and one more if somebody has to lead."""
@@ -343,19 +446,34 @@ class Core:
                     follower[1].release()
                     promote = promote and (sink is None or sink.settled)
 
-    def watch(self, sink: Sink) -> None:
-        """Sees to it that `sink` is settled although nobody waits for it here: by the running event
-        loop, or else by a thread."""
-        loop = asyncio._get_running_loop()
-        if loop is not None and self.attach(loop):
-            return
+    def watch(self, sink: Sink, *, by_loop: bool = False) -> None:
+        """Sees to it that `sink` is settled although nobody waits for it here: with ``by_loop`` by the
+        running event loop, if there is one, or else by a thread."""
+        if by_loop:
+            loop = asyncio._get_running_loop()
+            if loop is not None and self.attach(loop):
+                return
         with self._watch_lock:
-            self._watched[sink.token] = sink
-            if self._watcher is None:
+            if sink.token not in self._pending:
+                return
+            self._watched[sink.token] = None
+            # One that is not alive was interrupted while it was started, or a callback has ended it.
+            if self._watcher is None or not self._watcher.is_alive():
                 self._watcher = threading.Thread(
                     target=_watch, args=(self,), name="miniflow-watch", daemon=True
                 )
                 self._watcher.start()
+
+    def _next_watched(self) -> int | None:
+        """The oldest that is watched and not settled. If there is none, the watching thread ends."""
+        with self._watch_lock:
+            while self._watched:
+                token = next(iter(self._watched))
+                if token in self._pending:
+                    return token
+                del self._watched[token]
+            self._watcher = None
+            return None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Lets the running `loop` drive from now on; False if it cannot watch descriptors."""
@@ -372,15 +490,15 @@ class Core:
     def _detach(self) -> None:
         fd = _abi.lib.mf_event_fd(self._handle)
         for loop in list(self._loops):
-            if not loop.is_closed() and fd >= 0:
-                if asyncio._get_running_loop() is loop:
-                    loop.remove_reader(fd)
-                else:
-                    done = threading.Event()
-                    with suppress(RuntimeError):  # closed meanwhile
-                        loop.call_soon_threadsafe(_remove_reader, loop, fd, done)
-                        if loop.is_running():
-                            done.wait(1.0)
+            if fd < 0 or loop.is_closed():
+                continue
+            if not loop.is_running() or asyncio._get_running_loop() is loop:
+                loop.remove_reader(fd)
+                continue
+            done = threading.Event()
+            with suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(_remove_reader, loop, fd, done)
+                done.wait(1.0)
         self._loops.clear()
 
     # -- tasks
@@ -421,6 +539,11 @@ class Core:
         """Tasks whose sinks are not settled."""
         return len(self._pending)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine takes no more tasks."""
+        return self._stopped
+
     def sinks(self) -> list[Sink]:
         """The sinks that are not settled, oldest first."""
         return list(self._pending.values())
@@ -454,7 +577,7 @@ class Core:
     def stop(self, drain: float | None) -> None:
         """Waits for what is pending, ``drain`` seconds at most (None: as long as it takes), then
         stops the engine, which ends the rest. Afterwards every sink is settled."""
-        if self._stopped:
+        if self._stopped or self._inherited:
             return
         self.wait_until(lambda: not self._pending, drain)
         rc = _abi.lib.mf_engine_stop(self._handle, 0)
@@ -465,11 +588,39 @@ class Core:
 
     def close(self) -> None:
         """Stops the engine at once, if that was not done, and frees it."""
-        if not self._finalizer.alive:
+        if not self._finalizer.alive or self._inherited:
             return
         self.stop(0)
+        watcher = self._watcher
+        if watcher is not None and watcher.is_alive() and watcher is not threading.current_thread():
+            watcher.join()
         self._detach()
         self._finalizer()
+
+    def _inherit(self) -> None:
+        """In a forked child: the engine is the parent's, and the threads that held locks are not here."""
+        self._inherited = True
+        self._finalizer.detach()
+        self._lead.clear()
+        self._followers.clear()
+        self._recovery = threading.Lock()
+        self._watch_lock = threading.Lock()
+        self._watched.clear()
+        self._watcher = None
+        ctypes.memset(self._rows, 0, ctypes.sizeof(self._rows))
+
+
+_LEADING: frozenset[CodeType] = frozenset({Core.drive.__code__, Core._lead_until.__code__})
+
+_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for core in list(_cores):
+        core._inherit()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _free(handle: ctypes.c_void_p, prepared: Prepared) -> None:
@@ -495,13 +646,16 @@ def _remove_reader(loop: asyncio.AbstractEventLoop, fd: int, done: threading.Eve
     done.set()
 
 
+def _settled(pending: dict[int, Sink], token: int) -> Callable[[], bool]:
+    return lambda: token not in pending
+
+
 def _watch(core: Core) -> None:
     """A thread that drives while somebody waits who does not."""
-    while True:
-        for token, sink in list(core._watched.items()):
-            core.wait(sink, None)
-            core._watched.pop(token, None)
-        with core._watch_lock:
-            if not core._watched:
-                core._watcher = None
-                return
+    while (token := core._next_watched()) is not None:
+        try:
+            core.wait_until(_settled(core._pending, token), None)
+        except EngineError:
+            if core._finalizer.alive:
+                raise
+            return  # closed meanwhile

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, TypeVar
 
@@ -14,8 +16,11 @@ from . import _bulk, _wire
 from ._core import Core
 from ._future import TaskFuture
 from ._settings import ClassSettings, Settings, available_cpus
+from .errors import EngineError, TaskError
 
 T = TypeVar("T")
+
+_CLOSED = "cannot schedule new futures after shutdown"
 
 
 class Executor(concurrent.futures.Executor):
@@ -33,7 +38,8 @@ class Executor(concurrent.futures.Executor):
     ``mp_context``
         Not used: there for calls that are written for ``ProcessPoolExecutor``.
     ``initializer``, ``initargs``
-        Called in each worker before its first task. A worker whose initializer raises ends.
+        Called in each worker before its first task. If it raises, so do all calls there, with that as
+        their cause.
     ``max_tasks_per_child``
         Calls after which a worker is replaced by a new one.
     ``preload``
@@ -94,12 +100,13 @@ class Executor(concurrent.futures.Executor):
         self._lock = threading.Lock()
         self._shut = False
         self._finalizer: weakref.finalize[..., Executor] | None = None
+        _executors.add(self)
 
     def _start(self) -> Core:
         """The engine, which the first call starts."""
         with self._lock:
             if self._shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise RuntimeError(_CLOSED)
             if self._core is None:
                 core = Core(self._settings)
                 self._opts = core.options(max_attempts=self._attempts)
@@ -118,8 +125,21 @@ class Executor(concurrent.futures.Executor):
         if core is None or self._shut:
             core = self._start()
         future: TaskFuture[T] = TaskFuture(core)
-        core.submit(_wire.CALL, (fn, args, kwargs), future, self._opts)
+        try:
+            core.submit(_wire.CALL, (fn, args, kwargs), future, self._opts)
+        except EngineError as error:
+            self._refused(future, error)
         return future
+
+    def _refused(self, future: TaskFuture[Any], error: EngineError) -> None:
+        """The call was not submitted. What is wrong with it, its future says, as it does for errors in
+        the worker."""
+        if isinstance(error, TaskError):
+            future.fail(error)
+        elif self._shut or future._core.stopped:
+            raise RuntimeError(_CLOSED) from error
+        else:
+            raise error
 
     def map(
         self,
@@ -139,22 +159,31 @@ class Executor(concurrent.futures.Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
-        core = self._core
-        if core is None or self._shut:
-            core = self._start()
         chunks = _bulk.chunks(iterables, chunksize)
-        waiting: list[TaskFuture[list[T]]] = []
-        ahead = None if buffersize is None else buffersize
+        waiting: deque[TaskFuture[list[T]]] = deque()
         try:
-            for columns in itertools.islice(chunks, ahead):
-                future: TaskFuture[list[T]] = TaskFuture(core)
-                core.submit(_wire.CHUNK, (fn, columns), future, self._opts)
-                waiting.append(future)
+            for columns in itertools.islice(chunks, buffersize):
+                waiting.append(self._submit_chunk(fn, columns))
+            if not waiting and self._shut:
+                raise RuntimeError(_CLOSED)
         except BaseException:
             for future in waiting:
                 future.cancel()
             raise
-        return _results(self, fn, chunks, waiting, deadline)
+        if buffersize is None:
+            return _results(waiting, deadline)
+        return _results(waiting, deadline, (self._submit_chunk(fn, columns) for columns in chunks))
+
+    def _submit_chunk(self, fn: Callable[..., T], columns: tuple[list[Any], ...]) -> TaskFuture[list[T]]:
+        core = self._core
+        if core is None or self._shut:
+            core = self._start()
+        future: TaskFuture[list[T]] = TaskFuture(core)
+        try:
+            core.submit(_wire.CHUNK, (fn, columns), future, self._opts)
+        except EngineError as error:
+            self._refused(future, error)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the workers when those that were taken have ended.
@@ -178,19 +207,26 @@ class Executor(concurrent.futures.Executor):
 
 
 def _results(
-    executor: Executor,
-    fn: Callable[..., T],
-    chunks: Iterator[tuple[list[Any], ...]],
-    waiting: list[TaskFuture[list[T]]],
+    waiting: deque[TaskFuture[list[T]]],
     deadline: float | None,
+    following: Iterator[TaskFuture[list[T]]] | None = None,
 ) -> Iterator[T]:
-    """Yields what the futures hold in their order, and cancels the rest when nobody wants more."""
-    waiting.reverse()
+    """Yields what the futures hold in their order, and cancels the rest when nobody wants more. For each
+    one that is awaited, another one that is `following` is submitted."""
     try:
         while waiting:
-            left = None if deadline is None else deadline - time.monotonic()
-            # popped before it is yielded, so that nothing here keeps it alive
-            yield from waiting.pop().result(left)
+            # Out of the queue before it is yielded, so that nothing here keeps it alive.
+            future = waiting.popleft()
+            try:
+                if following is not None:
+                    waiting.extend(itertools.islice(following, 1))
+                values = future.result(None if deadline is None else deadline - time.monotonic())
+            finally:
+                future.cancel()
+                del future
+            values.reverse()
+            while values:
+                yield values.pop()
     finally:
         for future in waiting:
             future.cancel()
@@ -210,6 +246,7 @@ def _abandon(core: Core) -> None:
 
 
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
@@ -220,3 +257,12 @@ def _at_exit() -> None:
 
 # Before non-daemon threads are joined, as concurrent.futures has it.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+
+
+def _after_fork() -> None:
+    # The thread that held a lock is not in the child.
+    for executor in list(_executors):
+        executor._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -106,7 +106,11 @@ class Runner:
             return function(*args, **kwargs)
         if kind == _wire.CHUNK:
             function, columns = _wire.loads(payload)
-            return list(map(function, *columns))
+            values = list(map(function, *columns))
+            if len(values) != len(columns[0]):
+                # As in a generator: it would pass for the end of the columns.
+                raise RuntimeError("the function raised StopIteration")
+            return values
         context = self._context(work)
         if kind == _wire.SCRIPT:
             path, params, *named = _wire.loads(payload)
