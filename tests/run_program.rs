@@ -574,6 +574,23 @@ fn programs_see_the_end_of_their_input_and_may_end_in_their_own_way() {
 }
 
 #[test]
+fn a_program_that_buffers_its_output_is_silent_and_the_user_is_told_the_remedy() {
+    let _watchdog = watchdog(120);
+    let bench = Bench::new();
+    // As a filter in C does that writes to a pipe.
+    let program = r#"while read -r line; do answers="$answers$line
+"; done; printf %s "$answers""#;
+    let args = ["--program", "--timeout", "7", "--", "sh", "-c", program];
+    let finished = bench.run(&args);
+    assert_eq!(column(&finished.rows(1), "status"), ["timed_out"]);
+    assert!(
+        finished.stderr.contains("stdbuf -oL"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
 fn many_threads_have_a_program_each() {
     let _watchdog = watchdog(120);
     let bench = Bench::new();

@@ -13,6 +13,7 @@ mod library;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use common::run::{Bench, Running, by_index, column, rows_of};
 use common::{until, watchdog};
@@ -394,4 +395,58 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
     let rows = by_index(rows_of(&bench.read("out.jsonl")));
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|row| row["data"] == row["index"]));
+}
+
+#[test]
+fn the_first_command_of_the_readme_does_what_it_says() {
+    let _watchdog = watchdog(120);
+    let bench = bench();
+    let readme = include_str!("../README.md");
+    let line = |start| readme.lines().find(|line| line.starts_with(start)).unwrap();
+    let listing = line("git ls-files").strip_suffix(" > files.jsonl").unwrap();
+    let (_, command) = line("cargo build --release && ")
+        .split_once("miniflow run ")
+        .unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let listed = Command::new("sh")
+        .args(["-c", listing])
+        .current_dir(root)
+        .output();
+    let mut params = String::from_utf8(listed.unwrap().stdout).unwrap();
+    if params.is_empty() {
+        // No checkout, or no git.
+        params = "{\"file\": \"README.md\"}\n{\"file\": \"src/lib.rs\"}\n".into();
+    }
+    let count = params.lines().count();
+    let (params, out) = (bench.file("files.jsonl", params), bench.path("words.jsonl"));
+    let args = command
+        .replace("files.jsonl", &params)
+        .replace("words.jsonl", &out);
+    let mut run = bench.command(&args.split(' ').collect::<Vec<_>>());
+    run.current_dir(root);
+    let finished = Running::start(run).finish();
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    let rows = by_index(rows_of(&bench.read("words.jsonl")));
+    assert_eq!(rows.len(), count);
+    let data = rows.iter().map(|row| &row["data"]);
+    let of_readme = data
+        .clone()
+        .find(|data| data["file"] == "README.md")
+        .unwrap();
+    assert_eq!(of_readme["lines"], readme.lines().count());
+    let engine = readme.to_lowercase();
+    let engine = engine
+        .split(|c: char| !c.is_ascii_lowercase())
+        .filter(|&w| w == "engine");
+    let mut args = args.split(' ').collect::<Vec<_>>();
+    let all = bench.path("all.jsonl");
+    *args.last_mut().unwrap() = &all;
+    args.extend(["--param", "top=100000"]);
+    let mut run = bench.command(&args);
+    run.current_dir(root);
+    assert_eq!(Running::start(run).finish().code, Some(0));
+    let rows = rows_of(&bench.read("all.jsonl"));
+    let mut data = rows.iter().map(|row| &row["data"]);
+    let of_readme = data.find(|data| data["file"] == "README.md").unwrap();
+    assert_eq!(of_readme["top"]["engine"], engine.count());
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,11 @@ use super::child::{Program, Trouble};
 use super::guard::Guard;
 use super::{CODE_DIED, CODE_TIMED_OUT};
 use crate::error::{Error, Result};
+
+/// A program that has not answered its first line for so long may never do so.
+const SILENCE: Duration = Duration::from_secs(5);
+const HINT: &str = "the program has not answered its first line for 5 s; one that buffers its output \
+                    never does: run it under `stdbuf -oL`, or with its own option for that";
 
 /// Not for people: `miniflow run --program` starts this.
 #[derive(Debug, clap::Args)]
@@ -28,9 +34,17 @@ pub(crate) fn work(args: &WorkerArgs) -> Result<()> {
     let _ = rustix::thread::set_name(c"mf-worker"); // for ps; else it is called exe
     let worker = Worker::join().map_err(Error::engine("cannot join the engine"))?;
     let guard = Guard::start()?;
+    let hinted = AtomicBool::new(worker.slot() != 0); // one worker is enough to say it
+    let seat = || Seat {
+        worker: &worker,
+        guard: &guard,
+        args,
+        program: None,
+        hinted: &hinted,
+    };
     thread::scope(|scope| {
         for _ in 0..worker.concurrency() {
-            scope.spawn(|| Seat::new(&worker, &guard, args).serve());
+            scope.spawn(|| seat().serve());
         }
     });
     Ok(())
@@ -42,18 +56,12 @@ struct Seat<'a> {
     guard: &'a Guard,
     args: &'a WorkerArgs,
     program: Option<Program<'a>>,
+    /// Whether the user was told what a silent program may lack. (A flag that guards no data: every
+    /// access is Relaxed.)
+    hinted: &'a AtomicBool,
 }
 
 impl<'a> Seat<'a> {
-    fn new(worker: &'a Worker, guard: &'a Guard, args: &'a WorkerArgs) -> Self {
-        Self {
-            worker,
-            guard,
-            args,
-            program: None,
-        }
-    }
-
     fn serve(&mut self) {
         loop {
             match self.worker.next(None) {
@@ -99,10 +107,18 @@ impl<'a> Seat<'a> {
         let mut line = Vec::with_capacity(task.payload().len() + 1);
         line.extend_from_slice(task.payload());
         line.push(b'\n');
+        let started = Instant::now();
+        let hinted = self.hinted;
         loop {
             let program = self.ready_program()?;
             let is_new = program.answers() == 0;
-            match program.exchange(&line, deadline, || task.is_cancelled()) {
+            let look = || {
+                if is_new && started.elapsed() > SILENCE && !hinted.swap(true, Relaxed) {
+                    complain(HINT);
+                }
+                task.is_cancelled()
+            };
+            match program.exchange(&line, deadline, look) {
                 // It was about to leave when the line came, and has not touched it.
                 Err(Trouble::Died { unread: true, .. }) if !is_new => {
                     self.program = None;
