@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,6 @@ use super::child::{Program, Trouble};
 use super::guard::Guard;
 use super::{CODE_DIED, CODE_TIMED_OUT};
 use crate::error::{Error, Result};
-
-/// A program that has not answered its first line for so long may never do so.
-const SILENCE: Duration = Duration::from_secs(5);
-const HINT: &str = "the program has not answered its first line for 5 s; one that buffers its output \
-                    never does: run it under `stdbuf -oL`, or with its own option for that";
 
 /// Not for people: `miniflow run --program` starts this.
 #[derive(Debug, clap::Args)]
@@ -34,13 +28,11 @@ pub(crate) fn work(args: &WorkerArgs) -> Result<()> {
     let _ = rustix::thread::set_name(c"mf-worker"); // for ps; else it is called exe
     let worker = Worker::join().map_err(Error::engine("cannot join the engine"))?;
     let guard = Guard::start()?;
-    let hinted = AtomicBool::new(worker.slot() != 0); // one worker is enough to say it
     let seat = || Seat {
         worker: &worker,
         guard: &guard,
         args,
         program: None,
-        hinted: &hinted,
     };
     thread::scope(|scope| {
         for _ in 0..worker.concurrency() {
@@ -56,9 +48,6 @@ struct Seat<'a> {
     guard: &'a Guard,
     args: &'a WorkerArgs,
     program: Option<Program<'a>>,
-    /// Whether the user was told what a silent program may lack. (A flag that guards no data: every
-    /// access is Relaxed.)
-    hinted: &'a AtomicBool,
 }
 
 impl<'a> Seat<'a> {
@@ -107,18 +96,10 @@ impl<'a> Seat<'a> {
         let mut line = Vec::with_capacity(task.payload().len() + 1);
         line.extend_from_slice(task.payload());
         line.push(b'\n');
-        let started = Instant::now();
-        let hinted = self.hinted;
         loop {
             let program = self.ready_program()?;
             let is_new = program.answers() == 0;
-            let look = || {
-                if is_new && started.elapsed() > SILENCE && !hinted.swap(true, Relaxed) {
-                    complain(HINT);
-                }
-                task.is_cancelled()
-            };
-            match program.exchange(&line, deadline, look) {
+            match program.exchange(&line, deadline, || task.is_cancelled()) {
                 // It was about to leave when the line came, and has not touched it.
                 Err(Trouble::Died { unread: true, .. }) if !is_new => {
                     self.program = None;

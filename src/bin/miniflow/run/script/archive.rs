@@ -132,15 +132,15 @@ fn short(n: usize) -> u16 {
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
-        let mut byte = 0;
+        let mut byte = 0_u32;
         while byte < 256 {
-            let mut remainder = byte as u32;
+            let mut remainder = byte;
             let mut bit = 0;
             while bit < 8 {
                 remainder = (remainder >> 1) ^ (0xedb8_8320 * (remainder & 1));
                 bit += 1;
             }
-            table[byte] = remainder;
+            table[byte as usize] = remainder;
             byte += 1;
         }
         table
