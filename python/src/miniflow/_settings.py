@@ -117,6 +117,7 @@ class Prepared:
         config.payload_arena = settings.payload_arena
         config.result_arena = settings.result_arena
         config.spin_ns = _SPIN_NS
+        config.inline_result = _wire.INLINE
         config.start_timeout_ns = seconds(settings.start_timeout)
         if settings.recycle_after is not None:
             config.recycle_tasks = settings.recycle_after
