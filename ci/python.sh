@@ -109,7 +109,8 @@ if [ "${newest#3.}" -ge 11 ]; then
     say "types and style"
     bin="$work/$newest/bin"
     "$bin/python" -m pip install -q "$MYPY" "$RUFF"
-    (cd python && "$bin/mypy" --cache-dir "$work/mypy" && "$bin/ruff" check --no-cache && "$bin/ruff" format --no-cache --check)
+    (cd python && "$bin/mypy" --cache-dir "$work/mypy" && "$bin/ruff" format --no-cache --check &&
+        "$bin/ruff" check --no-cache --config pyproject.toml . ../examples/python)
 else
     echo "SKIP: types and style: they are checked on CPython 3.11 or newer"
 fi

@@ -81,13 +81,6 @@ MF_NO_WORKER = 0xFFFF_FFFF
 
 MF_ZYGOTE = 1
 
-MF_LOG_OFF = 0
-MF_LOG_ERROR = 1
-MF_LOG_WARN = 2
-MF_LOG_INFO = 3
-MF_LOG_DEBUG = 4
-MF_LOG_TRACE = 5
-
 MF_DISPATCH_LEAST_LOADED = 0
 MF_DISPATCH_ROUND_ROBIN = 1
 MF_DISPATCH_CUSTOM = 2
@@ -360,20 +353,6 @@ class ZygoteRequest(Structure):
     incarnation: u64
 
 
-@_struct
-class LogRecord(Structure):
-    """A message of the library's log."""
-
-    size: u32
-    level: i32
-    time_ns: u64
-    dropped: u64
-    target_len: u32
-    message_len: u32
-    target: Annotated[bytes, c_char * 96]
-    message: Annotated[bytes, c_char * 3584]
-
-
 def _short(*argtypes: Any, gives: Any = c_int32) -> Prototype:
     """A function that never waits."""
     return Prototype(gives, argtypes, True)
@@ -452,9 +431,6 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_zygote_recv": _waits(c_int32, POINTER(ZygoteRequest)),
     "mf_zygote_reply": _waits(c_int32, POINTER(ZygoteRequest), c_int64),
     "mf_zygote_fail": _waits(c_int32, c_char_p),
-    "mf_log_level": _short(c_int32),
-    "mf_log_read": _waits(POINTER(LogRecord), c_int64),
-    "mf_log_wake": _short(),
 }
 """Every function that this package may call."""
 
