@@ -43,6 +43,11 @@ def start() -> None:
             _reader.start()
 
 
+def reader() -> threading.Thread | None:
+    """The thread that fetches records, if there is one."""
+    return _reader
+
+
 def _read() -> None:
     record = _abi.LogRecord()
     record.size = ctypes.sizeof(record)

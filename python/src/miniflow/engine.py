@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _abi, _wire, status
+from . import _abi, _log, _wire, status
 from ._admission import Admission, cancel_unstarted
 from ._calls import Calls
 from ._core import Core
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_log = logging.getLogger("miniflow")
+_logger = logging.getLogger("miniflow")
 _IO = TaskType.IO_BOUND
 _MAX_ATTEMPTS = 65_535
 # Tasks that an engine may hold beyond its queues: those of map() and of executors' calls, and ended ones
@@ -80,7 +80,7 @@ class Engine(Calls):
                 raise EngineError("the engine is started already", "ENG001")
             config = self._config
             config.validate()
-            _log.setLevel(config.log_level)
+            _logger.setLevel(config.log_level)
             try:
                 core = Core(_settings(config))
             except EngineError as error:
@@ -308,7 +308,7 @@ class Engine(Calls):
     def _await_submission(self, task_id: str, deadline: float | None) -> Record | None:
         if not self._started_once:
             self._running()  # raises
-        if deadline is None or threading.active_count() == 1:
+        if deadline is None or _is_alone():
             return self._records.get(task_id)
         with self._arrival:
             self._expecting += 1
@@ -427,6 +427,12 @@ class Engine(Calls):
                 total_get=taken,
             )
         return None
+
+
+def _is_alone() -> bool:
+    """Whether no other thread of this process could submit anything."""
+    me = threading.current_thread()
+    return all(thread is me or thread is _log.reader() for thread in threading.enumerate())
 
 
 def _looker(engine: weakref.ref[Engine]) -> Callable[[Task], None]:
