@@ -108,8 +108,8 @@ class Engine(Calls):
                 self._flows.close()
             cancel_unstarted(core, list(self._records.values()))
             core.stop(timeout)
-            core.close()
             self._core = None
+            core.close()
             with self._arrival:
                 self._arrival.notify_all()
 
@@ -212,7 +212,7 @@ class Engine(Calls):
     def _order(self, core: Core, task: Task, params: Any) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
         """What a worker is told, and the engine."""
         task_id, path = task.id, task.script_path
-        if path[0] != "/":
+        if not path.startswith("/"):
             path = os.path.join(os.getcwd(), path)
         payload: tuple[Any, ...] = (path, params)
         if _uuid(task_id):
@@ -398,18 +398,16 @@ class Engine(Calls):
     def get_component_status(self, name: str) -> status.ComponentStatus | None:
         """What one component does now: "input_queue", "output_queue" or "process_pool"; None for any
         other name."""
-        core, config, ledger = self._core, self._config, self._ledger
-        running = core is not None
-        if core is not None:
-            core.drive(0)
+        config, ledger = self._config, self._ledger
+        rows = self._workers()
+        running = rows is not None
         if name == "process_pool":
-            rows = [] if core is None else core.workers()
-            return status.of_pool(rows, config.cpu_bound_count, config.io_bound_count)
+            return status.of_pool(rows or [], config.cpu_bound_count, config.io_bound_count)
         if name == "input_queue":
-            waiting = self._admission.waiting() if running else 0
+            active = sum(row.running for row in rows or [])
             return status.of_queue(
                 name,
-                waiting,
+                max(0, ledger.flying() - active),
                 config.input_queue_size,
                 running,
                 total_put=ledger.accepted,
@@ -427,6 +425,19 @@ class Engine(Calls):
                 total_get=taken,
             )
         return None
+
+    def _workers(self) -> list[_abi.WorkerRow] | None:
+        """A row for each worker; None if the engine does not run. Settles what has ended."""
+        core = self._core
+        if core is None:
+            return None
+        try:
+            core.drive(0)
+            return core.workers()
+        except EngineError:
+            if self._core is core:
+                raise
+            return None  # it was shut down under our hands
 
 
 def _is_alone() -> bool:
