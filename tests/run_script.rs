@@ -7,19 +7,30 @@
 )]
 
 mod common;
+#[path = "c/library.rs"]
+#[allow(dead_code, reason = "this test builds the library and no C program")]
+mod library;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use common::run::{Bench, Running, by_index, column, rows_of};
 use common::{until, watchdog};
+use library::libraries;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// A bench with the library of this build beside the executable, as `cargo build` leaves it.
+fn bench() -> Bench {
+    libraries();
+    Bench::new()
+}
 
 #[test]
 fn main_is_called_with_each_line_and_what_it_returns_is_the_data() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(300);
     let script = bench.file(
         "script.py",
@@ -50,7 +61,7 @@ fn main_is_called_with_each_line_and_what_it_returns_is_the_data() {
 #[test]
 fn an_exception_is_a_failed_result_with_type_and_traceback() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "def main(params, context):\n\
@@ -86,7 +97,7 @@ fn an_exception_is_a_failed_result_with_type_and_traceback() {
 #[test]
 fn what_a_script_prints_goes_to_standard_error_and_it_reads_nothing() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import os, sys\n\
@@ -113,7 +124,7 @@ fn what_a_script_prints_goes_to_standard_error_and_it_reads_nothing() {
 #[test]
 fn a_script_that_cannot_be_loaded_fails_every_task_with_the_reason() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(3);
     let cases = [
         ("def main(params, context:\n", "is not valid Python"),
@@ -137,7 +148,7 @@ fn a_script_that_cannot_be_loaded_fails_every_task_with_the_reason() {
 #[test]
 fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(20);
     let script = bench.file(
         "script.py",
@@ -156,7 +167,7 @@ fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
         let error = row["error"].as_str().unwrap_or_default();
         let expected = match n {
             3 => ("crashed", "SIGKILL"),
-            5 => ("crashed", "exit code 9"),
+            5 => ("crashed", "exited with code 9"),
             7 => ("timed_out", ""),
             9 => ("failed", "sys.exit('enough')"),
             _ => ("completed", ""),
@@ -175,7 +186,7 @@ fn a_script_that_kills_its_worker_or_never_returns_costs_only_its_own_task() {
 #[test]
 fn retries_start_a_task_again_whatever_was_wrong_with_it() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import os, time\n\
@@ -199,7 +210,7 @@ fn retries_start_a_task_again_whatever_was_wrong_with_it() {
 #[test]
 fn preloaded_modules_are_imported_once() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(20);
     bench.file("heavy_module.py", "import os\nloaded_by = os.getpid()\n");
     let script = bench.file(
@@ -239,7 +250,7 @@ fn preloaded_modules_are_imported_once() {
 #[test]
 fn an_interpreter_or_script_that_is_not_there_is_status_2() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file("script.py", "def main(params, context): return 1\n");
     let directory = bench.path("");
     let refused = |args: &[&str], why: &str| {
@@ -281,9 +292,9 @@ fn copy_of_the_executable(bench: &Bench, name: &str) -> String {
 #[test]
 fn the_library_is_found_beside_the_executable_or_in_lib_and_else_the_error_says_what_to_do() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file("script.py", "def main(params, context): return 1\n");
-    let built = Path::new(env!("CARGO_BIN_EXE_miniflow")).with_file_name("libminiflow.so");
+    let built = libraries().join("libminiflow.so");
     let run = |executable: &str, library: &str| {
         let mut command = bench.command(&[]);
         let mut copy = std::process::Command::new(executable);
@@ -319,7 +330,7 @@ fn the_library_is_found_beside_the_executable_or_in_lib_and_else_the_error_says_
 #[test]
 fn every_module_of_the_package_can_be_imported_by_a_script() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let script = bench.file(
         "script.py",
         "import importlib, pkgutil, miniflow\n\
@@ -341,7 +352,7 @@ fn every_module_of_the_package_can_be_imported_by_a_script() {
 #[test]
 fn a_killed_run_is_resumed_with_what_is_missing() {
     let _watchdog = watchdog(120);
-    let bench = Bench::new();
+    let bench = bench();
     let params = bench.numbers(100);
     let out = bench.path("out.jsonl");
     let script = bench.file(
@@ -349,6 +360,7 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
         "import os, time\n\
          def main(params, context):\n\
          \x20   while params['n'] >= 50 and not os.path.exists('gate'):\n\
+         \x20       open('waiting', 'w').close()\n\
          \x20       time.sleep(0.01)\n\
          \x20   return params['n']\n",
     );
@@ -359,29 +371,84 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
         "--out",
         &out,
         "--resume",
+        "--workers",
+        "1",
     ];
-    for signal in [Signal::KILL, Signal::INT] {
+    let mut done = 0;
+    for (signal, code) in [(Signal::KILL, None), (Signal::INT, Some(130))] {
         let running = Running::start(bench.command(&args));
-        until("half of it is done", || {
-            bench.read("out.jsonl").lines().count() >= 50
+        until("a task waits", || {
+            fs::remove_file(bench.path("waiting")).is_ok()
         });
         running.signal(signal);
-        if signal == Signal::INT {
+        if code.is_some() {
             running.until_it_says("interrupted;");
             bench.file("gate", "");
         }
         let finished = running.finish();
-        let expected = if signal == Signal::INT {
-            Some(130)
-        } else {
-            None
-        };
-        assert_eq!(finished.code, expected, "{finished:#?}");
+        assert_eq!(finished.code, code, "{finished:#?}");
         bench.until_nothing_is_left();
+        let _ = fs::remove_file(bench.path("waiting")); // of the same run
+        let before = std::mem::replace(&mut done, rows_of(&bench.read("out.jsonl")).len());
+        assert!(done < 100 && before <= done, "{before}, then {done}");
     }
     let finished = bench.run(&args);
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     let rows = by_index(rows_of(&bench.read("out.jsonl")));
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|row| row["data"] == row["index"]));
+}
+
+#[test]
+fn the_first_command_of_the_readme_does_what_it_says() {
+    let _watchdog = watchdog(120);
+    let bench = bench();
+    let readme = include_str!("../README.md");
+    let line = |start| readme.lines().find(|line| line.starts_with(start)).unwrap();
+    let listing = line("git ls-files").strip_suffix(" > files.jsonl").unwrap();
+    let (_, command) = line("cargo build --release && ")
+        .split_once("miniflow run ")
+        .unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let listed = Command::new("sh")
+        .args(["-c", listing])
+        .current_dir(root)
+        .output();
+    let mut params = String::from_utf8(listed.unwrap().stdout).unwrap();
+    if params.is_empty() {
+        // No checkout, or no git.
+        params = "{\"file\": \"README.md\"}\n{\"file\": \"src/lib.rs\"}\n".into();
+    }
+    let count = params.lines().count();
+    let (params, out) = (bench.file("files.jsonl", params), bench.path("words.jsonl"));
+    let args = command
+        .replace("files.jsonl", &params)
+        .replace("words.jsonl", &out);
+    let mut run = bench.command(&args.split(' ').collect::<Vec<_>>());
+    run.current_dir(root);
+    let finished = Running::start(run).finish();
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    let rows = by_index(rows_of(&bench.read("words.jsonl")));
+    assert_eq!(rows.len(), count);
+    let data = rows.iter().map(|row| &row["data"]);
+    let of_readme = data
+        .clone()
+        .find(|data| data["file"] == "README.md")
+        .unwrap();
+    assert_eq!(of_readme["lines"], readme.lines().count());
+    let engine = readme.to_lowercase();
+    let engine = engine
+        .split(|c: char| !c.is_ascii_lowercase())
+        .filter(|&w| w == "engine");
+    let mut args = args.split(' ').collect::<Vec<_>>();
+    let all = bench.path("all.jsonl");
+    *args.last_mut().unwrap() = &all;
+    args.extend(["--param", "top=100000"]);
+    let mut run = bench.command(&args);
+    run.current_dir(root);
+    assert_eq!(Running::start(run).finish().code, Some(0));
+    let rows = rows_of(&bench.read("all.jsonl"));
+    let mut data = rows.iter().map(|row| &row["data"]);
+    let of_readme = data.find(|data| data["file"] == "README.md").unwrap();
+    assert_eq!(of_readme["top"]["engine"], engine.count());
 }

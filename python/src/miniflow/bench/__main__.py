@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 import traceback
@@ -35,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = QUICK if options.quick else Plan()
     if options.rounds is not None:
         plan = dataclasses.replace(plan, rounds=options.rounds)
-    # Whoever ends this by SIGTERM gets the same clean end as with Ctrl-C.
+    # Whoever ends this by SIGTERM gets the same clean end as with Ctrl-C. Not so the peers' workers,
+    # which are forked from here and whose pools end them by that signal.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.register_at_fork(after_in_child=_end_by_sigterm)
     words = sys.argv[1:] if argv is None else argv
     facts = machine.machine(["python -m miniflow.bench", *words])
     facts["rounds"] = plan.rounds
@@ -67,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print("\n" + _summary(rows, failures))
     return 1 if failures else 0
+
+
+def _end_by_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _summary(rows: Sequence[Row], failures: Sequence[str]) -> str:

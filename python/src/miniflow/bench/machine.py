@@ -24,7 +24,7 @@ def machine(command: list[str]) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "start_method": multiprocessing.get_start_method(),
-        "library": _abi.path,
+        "library": str(_abi.path),
     }
 
 

@@ -16,6 +16,7 @@ macro_rules! package {
 const FILES: &[(&str, &[u8])] = package![
     "miniflow/__init__.py",
     "miniflow/_abi.py",
+    "miniflow/_admission.py",
     "miniflow/_aio.py",
     "miniflow/_bulk.py",
     "miniflow/_calls.py",
@@ -27,6 +28,7 @@ const FILES: &[(&str, &[u8])] = package![
     "miniflow/_outcome.py",
     "miniflow/_record.py",
     "miniflow/_settings.py",
+    "miniflow/_watcher.py",
     "miniflow/_wire.py",
     "miniflow/_worker/__init__.py",
     "miniflow/_worker/context.py",
@@ -44,7 +46,14 @@ const FILES: &[(&str, &[u8])] = package![
     "miniflow/engine.py",
     "miniflow/errors.py",
     "miniflow/executor.py",
+    "miniflow/manager.py",
+    "miniflow/parallelism_engine/__init__.py",
+    "miniflow/parallelism_engine/engine.py",
+    "miniflow/parallelism_engine/manager.py",
+    "miniflow/parallelism_engine/queue_module.py",
+    "miniflow/process_pool.py",
     "miniflow/progress.py",
+    "miniflow/queues.py",
     "miniflow/status.py",
     "miniflow/tasks.py",
     "miniflow/workflow.py",
@@ -123,15 +132,15 @@ fn short(n: usize) -> u16 {
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
-        let mut byte = 0;
+        let mut byte = 0_u32;
         while byte < 256 {
-            let mut remainder = byte as u32;
+            let mut remainder = byte;
             let mut bit = 0;
             while bit < 8 {
                 remainder = (remainder >> 1) ^ (0xedb8_8320 * (remainder & 1));
                 bit += 1;
             }
-            table[byte] = remainder;
+            table[byte as usize] = remainder;
             byte += 1;
         }
         table
