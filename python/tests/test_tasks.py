@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import datetime
-import os
 import pickle
+import subprocess
+import sys
 import timeit
 import uuid
 from datetime import timezone
@@ -47,19 +48,21 @@ def test_a_task_takes_its_arguments_by_position_as_of_old():
 
 
 def test_ids_differ_also_in_a_forked_child():
-    mine = {Task.create("script.py").id for _ in range(1000)}
-    assert len(mine) == 1000
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, Task.create("script.py").id.encode())
-        os._exit(0)
+    program = """
+import os
+from miniflow import Task
+print(Task.create("script.py").id, flush=True)
+child = os.fork()
+print(Task.create("script.py").id, flush=True)
+if child:
     os.waitpid(child, 0)
-    theirs = os.read(reading, 100).decode()
-    os.close(reading)
-    os.close(writing)
-    assert uuid.UUID(theirs)
-    assert theirs != Task.create("script.py").id
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    ids = done.stdout.split()
+    assert len(ids) == len(set(ids)) == 3
+    assert len({Task.create("script.py").id for _ in range(1000)}) == 1000
 
 
 def test_a_task_goes_through_a_dict():

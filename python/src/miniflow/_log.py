@@ -45,6 +45,11 @@ def start() -> None:
             _reader.start()
 
 
+def reader() -> threading.Thread | None:
+    """The thread that fetches records, if there is one."""
+    return _reader
+
+
 def stop() -> None:
     """An engine is gone. With the last one, what it had to say is handed on and the thread ends."""
     global _reader, _engines
