@@ -19,7 +19,7 @@ from miniflow._worker.scripts import Scripts
 
 def failure_of(text: str, path: Path) -> Failure:
     """The failure of a script with this text."""
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - whatever it raises
+    with pytest.raises(BaseException) as caught:
         Scripts().run(write(path / "script.py", text), None, Context("id"))
     return Failure.of(caught.value)
 
