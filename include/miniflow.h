@@ -169,8 +169,11 @@
 /** In mf_config.dispatch_policy: each worker in turn. */
 #define MF_DISPATCH_ROUND_ROBIN 1
 
-/** In mf_config.dispatch_policy: ask mf_config.dispatch. Not supported in this version. */
+/** In mf_config.dispatch_policy: ask mf_config.dispatch. */
 #define MF_DISPATCH_CUSTOM 2
+
+/** In mf_config.dispatch_policy: the worker with fewer tasks of two that are chosen at random. */
+#define MF_DISPATCH_POWER_OF_TWO 3
 
 /** In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default. */
 #define MF_SCALING_OFF 0
@@ -303,7 +306,17 @@ typedef struct mf_worker_row {
   uint64_t rss_bytes;
 } mf_worker_row;
 
-/** Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice. */
+/**
+ * Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice. There are at
+ * least two rows, one for each worker of the class that has room now; tasks that it has not ended
+ * are in `queued` as far as they are more than its threads, else in `running`. Not asked for tasks
+ * with a sticky key. An index that there is not counts as a failure, and as < 0.
+ *
+ * It is called under the engine's lock, on any thread that submits or polls and on one of the
+ * engine's own: it must be quick, must not wait for another thread that uses the engine, must not
+ * throw a C++ exception or longjmp out, and cannot use the engine itself, whose functions answer
+ * MF_E_INTERNAL there. The rows are valid until it returns.
+ */
 typedef int32_t (*mf_dispatch_fn)(void *user,
                                   mf_class task_class,
                                   const struct mf_worker_row *rows,
@@ -432,7 +445,7 @@ typedef struct mf_config {
    * workers are killed.
    */
   int64_t stop_grace_ns;
-  /** For MF_DISPATCH_CUSTOM. */
+  /** For MF_DISPATCH_CUSTOM, else NULL. It and its argument are needed while it is in use. */
   mf_dispatch_fn dispatch;
   /** Its first argument. */
   void *dispatch_user;
@@ -553,7 +566,10 @@ typedef struct mf_submit_opts {
    * < 0 = none. A task beyond it is asked to stop, then its worker is killed.
    */
   int64_t deadline_ns;
-  /** Tasks with the same key run on the same worker; 0 = none. Not supported if not 0. */
+  /**
+   * Tasks of a class with the same key run on the same worker, and wait for it while it has no
+   * room; 0 = none. If that worker goes, or one comes that takes the key over, later ones run there.
+   */
   uint64_t sticky_key;
   /**
    * Starts that the task allows, 1 = at most once, up to 65535; 0 = the engine's default. Only
@@ -873,6 +889,30 @@ int32_t mf_event_fd(struct mf_engine *engine);
  * Does not wait for them. Any thread. Forked child: MF_E_INVALID. Since 0.1.
  */
 int32_t mf_resize(struct mf_engine *engine, mf_class task_class, uint32_t workers);
+
+/**
+ * Changes how workers are chosen, from the next choice on. When it returns, a function that was in
+ * use before is not called any more.
+ *
+ * - `engine`: the engine.
+ * - `policy`: MF_DISPATCH_*.
+ * - `dispatch`: for MF_DISPATCH_CUSTOM, else NULL; it is needed until it is replaced or the engine is
+ *   stopped.
+ * - `user`: its first argument.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: not an engine, an unknown policy, or a function that does not fit it;
+ * - MF_E_CLOSED: the engine is stopped.
+ *
+ * Does not wait. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `dispatch` is NULL or a function that keeps to what mf_dispatch_fn says, with this `user`.
+ */
+int32_t mf_set_dispatch_policy(struct mf_engine *engine,
+                               int32_t policy,
+                               mf_dispatch_fn dispatch,
+                               void *user);
 
 /**
  * Fills `opts` with the defaults: CPU-bound, priority 0, at most once, nothing else.

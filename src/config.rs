@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::engine::policy::{Custom, DispatchPolicy};
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
 use crate::shm::control;
@@ -19,7 +20,7 @@ use crate::worker::Handler;
 use crate::worker::zygote::Role;
 
 /// How a worker is chosen among those that have room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Policy {
     /// The one with the fewest tasks; ties go to workers that are awake, in turn.
@@ -27,6 +28,21 @@ pub enum Policy {
     LeastLoaded,
     /// Each in turn.
     RoundRobin,
+    /// The one with fewer tasks of two that are chosen at random; the least loaded one if neither
+    /// has room.
+    PowerOfTwo,
+    /// As the host says; see [`Policy::custom`].
+    Custom(Custom),
+}
+
+impl Policy {
+    /// A policy of the host's own: an object, or a closure from a class and the workers with room to
+    /// an index among these. See [`DispatchPolicy`] for what it must not do.
+    #[must_use]
+    pub fn custom(policy: impl DispatchPolicy + 'static) -> Self {
+        let policy: Arc<dyn DispatchPolicy> = Arc::new(policy);
+        Self::Custom(policy.into())
+    }
 }
 
 /// Workers of one class.
@@ -407,7 +423,7 @@ impl Builder {
         self
     }
 
-    /// How a worker is chosen.
+    /// How a worker is chosen. [`Engine::set_policy`] changes it later.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.config.policy = policy;
         self

@@ -75,6 +75,7 @@ pub use crate::{
         Completions, Engine,
         completion::{Completion, Reader},
         loan::Loan,
+        policy::{Candidate, Custom, DispatchPolicy},
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},

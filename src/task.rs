@@ -199,6 +199,9 @@ pub struct SubmitOptions {
     pub retry_failed: bool,
     /// Start the task again if it runs beyond its deadline and attempts are left.
     pub retry_timed_out: bool,
+    /// Tasks of a class with the same key run on the same worker, as long as it is there; 0 = none.
+    /// See [`SubmitOptions::sticky_key`].
+    pub sticky_key: u64,
 }
 
 /// Priorities reach from minus this to plus this.
@@ -218,6 +221,7 @@ impl Default for SubmitOptions {
             deadline: None,
             retry_failed: false,
             retry_timed_out: false,
+            sticky_key: 0,
         }
     }
 }
@@ -282,6 +286,18 @@ impl SubmitOptions {
     #[must_use]
     pub fn retry_timed_out(mut self, retry: bool) -> Self {
         self.retry_timed_out = retry;
+        self
+    }
+
+    /// Has the task run where others of its class with the same key run; 0 = none.
+    ///
+    /// It waits for that worker while it has no room, even if others have. When workers come or go,
+    /// only the keys of one that goes, and those that one that comes takes over, change their worker;
+    /// what a worker has been given already stays there. A task that is started again because it
+    /// ran in a worker that died runs alone, on any worker.
+    #[must_use]
+    pub fn sticky_key(mut self, key: u64) -> Self {
+        self.sticky_key = key;
         self
     }
 }

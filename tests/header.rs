@@ -18,11 +18,12 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "types",
     "config",
     "error",
     "host",
+    "policy",
     "submit",
     "completion",
     "status",

@@ -45,6 +45,11 @@ impl CentralQueue {
         Some(index)
     }
 
+    /// The task that [`CentralQueue::pop`] would take.
+    pub(crate) fn first(&self) -> Option<u32> {
+        TaskTable::first(self.levels.iter().rfind(|list| !list.is_empty())?)
+    }
+
     /// Takes a task that is in this queue out of its middle.
     pub(crate) fn remove(&mut self, table: &mut TaskTable, index: u32) {
         let level = level(table.get(index).priority);

@@ -11,9 +11,13 @@ mod collect;
 mod dispatch;
 mod ending;
 mod limits;
+mod ready;
+mod sticky;
 mod suspicion;
 
 pub(crate) use self::collect::Batch;
+use self::ready::Ready;
+use self::sticky::Sticky;
 
 use std::time::Instant;
 
@@ -67,6 +71,7 @@ pub(crate) struct Totals {
     pub(crate) killed: u64,
     pub(crate) recycled: u64,
     pub(crate) violations: u64,
+    pub(crate) policy_failures: u64,
 }
 
 /// The state of one class.
@@ -80,11 +85,18 @@ pub(crate) struct ClassState {
     /// Why no worker can be started; tasks fail with it while there is none.
     pub(crate) broken: Option<String>,
     /// Worker slots whose lane is `Ready`.
-    pub(crate) ready: Vec<u32>,
-    /// Where the rotation stands.
-    turn: usize,
+    pub(crate) ready: Ready,
+    /// Sticky tasks that wait for their worker.
+    pub(crate) sticky: Sticky,
     /// Workers wanted.
     pub(crate) target: u32,
+}
+
+impl ClassState {
+    /// Tasks that no worker has.
+    pub(crate) fn waiting(&self) -> usize {
+        self.central.len() + self.alone.len() + self.sticky.len()
+    }
 }
 
 /// Who sleeps, for whoever has to wake them.
@@ -138,6 +150,10 @@ pub(crate) struct Core {
     /// The zygote is gone: no worker can be started any more.
     pub(crate) degraded: bool,
     policy: Policy,
+    /// The state of a generator of random numbers, never 0.
+    random: u64,
+    /// Tells this engine from others.
+    pub(crate) tag: u32,
     /// What tasks allow that do not say, by class.
     defaults: [Limits; 2],
     recycle_after: u64,
@@ -172,7 +188,9 @@ impl Core {
             start_failure: None,
             kill_after: None,
             degraded: false,
-            policy: config.policy,
+            policy: config.policy.clone(),
+            random: u64::from(tag) | 1 << 32,
+            tag,
             defaults: limits::defaults(config, clock),
             recycle_after: config.recycle_after,
             clock,
@@ -281,7 +299,10 @@ impl Core {
         };
         self.totals.submitted += 1;
         let class = options.class;
-        if self.classes[class.index()].central.is_empty()
+        if options.sticky_key != 0 {
+            self.place_sticky(index);
+            self.give_up(class);
+        } else if self.classes[class.index()].central.is_empty()
             && let Some(worker) = self.choose(class)
         {
             self.dispatch(index, worker);
@@ -393,10 +414,30 @@ impl Core {
     /// No task is handed to this worker any more.
     pub(crate) fn withdraw(&mut self, worker: usize) {
         if let Some(lane) = &self.lanes[worker] {
-            let class = &mut self.classes[lane.class.index()];
-            class.ready.retain(|&w| w as usize != worker);
-            class.reserved = class.reserved.filter(|&w| w as usize != worker);
+            let (class, slot) = (lane.class, lane.worker);
+            let state = &mut self.classes[class.index()];
+            state.reserved = state.reserved.filter(|&w| w != slot);
+            if state.ready.remove(slot) {
+                self.send_sticky_back(class);
+            }
         }
+    }
+
+    /// Tasks are handed to this worker from now on.
+    pub(crate) fn enlist(&mut self, worker: u32) {
+        let Some(lane) = &self.lanes[worker as usize] else {
+            return;
+        };
+        let class = lane.class;
+        let state = &mut self.classes[class.index()];
+        if state.ready.add(worker) {
+            for lane in self.lanes.iter().flatten().filter(|l| l.class == class) {
+                state.ready.note(lane.worker, lane.rank());
+            }
+        } else {
+            state.ready.note(worker, lane.rank());
+        }
+        self.send_sticky_back(class);
     }
 
     /// Whether a class has no worker that takes tasks or will.
@@ -415,8 +456,7 @@ impl Core {
 
     /// Whether tasks of this class have not ended.
     pub(crate) fn has_tasks_of(&self, class: Class) -> bool {
-        !self.classes[class.index()].central.is_empty()
-            || !self.classes[class.index()].alone.is_empty()
+        self.classes[class.index()].waiting() != 0
             || self
                 .lanes()
                 .any(|lane| lane.class == class && (lane.load() != 0 || !lane.suspects.is_empty()))

@@ -262,9 +262,7 @@ impl World {
         );
         lane.set_state(LaneState::Ready);
         self.core.lanes[worker as usize] = Some(lane);
-        self.core.classes[Class::CpuBound.index()]
-            .ready
-            .push(worker);
+        self.core.enlist(worker);
         let double = Double::new(worker_lane, theirs, self.clock);
         self.doubles[worker as usize] = Some(double);
         self.core.pump_all();
@@ -596,7 +594,7 @@ impl World {
             }
             assert_ne!(lane.worker, HONEST, "the honest worker was found guilty");
             assert!(lane.killed);
-            assert!(!ready.contains(&lane.worker));
+            assert!(!ready.workers().contains(&lane.worker));
             let given = lane.published();
             let doomed = self.doomed.entry(lane.incarnation);
             let (before, left) = doomed.or_insert((given, 16));

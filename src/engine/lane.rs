@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::crash::Inquest;
+use crate::engine::policy::Candidate;
 use crate::shm::doorbell;
 use crate::shm::layout::CREDITS;
 use crate::shm::ring::{self, Message};
@@ -242,6 +243,29 @@ impl Lane {
         self.state == LaneState::Ready
             && self.load() < self.bound
             && self.collector.has_free(&self.shared.up().bitmap)
+    }
+
+    /// How loaded it is, in tasks per thread; `None` if it takes no more.
+    #[inline]
+    pub(crate) fn rank(&self) -> Option<u32> {
+        let takes = self.state == LaneState::Ready && self.load() < self.bound;
+        takes.then(|| self.load() / self.threads.max(1))
+    }
+
+    pub(crate) fn as_candidate(&self) -> Candidate {
+        Candidate {
+            slot: self.worker,
+            pid: self.pid(),
+            incarnation: self.incarnation,
+            threads: self.threads,
+            load: self.load(),
+            depth: self.bound,
+            completed: self.completed,
+            failed: self.failed,
+            crashed: self.crashed_before,
+            busy_ns: self.busy_ns,
+            service_ns: self.service_ns,
+        }
     }
 
     /// Most tasks on the lane at present.

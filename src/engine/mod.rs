@@ -10,6 +10,7 @@ pub(crate) mod lane;
 pub(crate) mod loan;
 pub(crate) mod modules;
 pub(crate) mod payload;
+pub(crate) mod policy;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
@@ -28,7 +29,7 @@ use self::shared::Shared;
 use self::stats::{Stats, WorkerRow};
 use self::supervisor::Supervisor;
 use self::task_table::Place;
-use crate::config::{Builder, Config};
+use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
 use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
@@ -546,6 +547,23 @@ impl Engine {
         stats::log_resize(&core, &self.shared.control, class, before);
         core.blocked.supervisor_idle = false;
         self.shared.supervisor.signal();
+        Ok(())
+    }
+
+    /// Changes how workers are chosen, from the next choice on. When it returns, a policy of the
+    /// host's own that was in use before is not asked any more.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the engine is stopped, [`Error::Invalid`] in a forked child.
+    pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        self.shared.check_process()?;
+        let mut core = self.shared.lock();
+        if core.phase != Phase::Running {
+            return Err(Error::Closed);
+        }
+        let before = core.set_policy(policy);
+        drop(core);
+        drop(before); // not under the lock: it may be the host's code
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::config::Config;
 use crate::engine::core::Core;
+use crate::engine::policy;
 use crate::error::{Error, Result};
 use crate::shm::control::ControlSegment;
 use crate::shm::segments::HostInputs;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) supervisor: Event,
     pub(crate) spin: Spin,
     guard: ForkGuard,
+    /// Tells this engine from others.
+    tag: u32,
 }
 
 /// The lock's guard.
@@ -80,6 +83,7 @@ impl Shared {
             clock,
             inputs,
             control,
+            tag: core.tag,
             core: CachePadded::new(Mutex::new(core)),
             changed: Condvar::new(),
             bells,
@@ -107,6 +111,15 @@ impl Shared {
 
     #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
+        match self.core.try_lock() {
+            Ok(core) => core,
+            Err(_) => self.lock_slowly(),
+        }
+    }
+
+    #[cold]
+    fn lock_slowly(&self) -> Locked<'_> {
+        policy::check_reentrance(self.tag);
         lock(&self.core)
     }
 

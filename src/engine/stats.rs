@@ -50,6 +50,8 @@ pub struct Stats {
     pub recycled: u64,
     /// Workers killed because their memory could not be trusted.
     pub violations: u64,
+    /// Times that a dispatch policy of the host's own panicked or chose a worker that there is not.
+    pub policy_failures: u64,
 
     /// Tasks that wait for a worker.
     pub queued: u64,
@@ -150,8 +152,9 @@ impl Stats {
             killed: totals.killed,
             recycled: totals.recycled,
             violations: totals.violations,
+            policy_failures: totals.policy_failures,
             queued: (core.classes.iter())
-                .map(|class| (class.central.len() + class.alone.len()) as u64)
+                .map(|class| class.waiting() as u64)
                 .sum(),
             on_workers: core.lanes().map(|lane| u64::from(lane.load())).sum(),
             unpolled: (core.table.len() - core.table.unfinished()) as u64,
@@ -235,7 +238,7 @@ pub(crate) fn status_json(core: &Core, config: &Config) -> String {
                 min: config.min,
                 max: config.max,
                 threads: config.threads,
-                queued: state.central.len() + state.alone.len(),
+                queued: state.waiting(),
                 broken: state.broken.as_deref(),
             }
         })
@@ -341,7 +344,7 @@ pub(crate) fn log_resize(core: &Core, control: &ControlSegment, class: Class, be
         after: state.target,
         starting: number(starting),
         threads: lanes().map(|lane| lane.threads).sum(),
-        queued: number(state.central.len()),
+        queued: number(state.waiting()),
         running: lanes().map(Lane::load).sum(),
         ..DecisionRecord::default()
     });

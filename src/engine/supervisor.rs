@@ -447,7 +447,12 @@ impl Supervisor {
             let Some(lane) = &mut core.lanes[worker] else {
                 continue;
             };
-            recall_if_stuck(lane, free, now);
+            if recall_if_stuck(lane, free, now) {
+                core.note_load(worker);
+            }
+            let Some(lane) = &mut core.lanes[worker] else {
+                continue;
+            };
             match lane.state {
                 LaneState::Draining if lane.load() == 0 => lane.send_away(),
                 LaneState::Ready if core.kill_after.is_some() && lane.load() == 0 => {
@@ -655,13 +660,14 @@ fn unclaimed(lane: &Lane) -> bool {
 }
 
 /// Recalls what no thread has claimed for too long: a long task has come up in front of it.
-fn recall_if_stuck(lane: &mut Lane, other_is_free: bool, now: Instant) {
+/// True if so.
+fn recall_if_stuck(lane: &mut Lane, other_is_free: bool, now: Instant) -> bool {
     let head = lane.head();
     if head != lane.seen_head || !unclaimed(lane) {
         lane.seen_head = head;
         lane.head_since = now;
         lane.recalled = false;
-        return;
+        return false;
     }
     let usual = Duration::from_nanos(lane.service_ns());
     let patience = if other_is_free {
@@ -669,9 +675,11 @@ fn recall_if_stuck(lane: &mut Lane, other_is_free: bool, now: Instant) {
     } else {
         STUCK.max(usual * 8)
     };
-    if !lane.recalled && now.duration_since(lane.head_since) >= patience {
+    let stuck = !lane.recalled && now.duration_since(lane.head_since) >= patience;
+    if stuck {
         lane.recalled = true;
         lane.stall();
         lane.recall();
     }
+    stuck
 }

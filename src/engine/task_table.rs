@@ -87,6 +87,10 @@ pub(crate) struct Entry {
     pub(crate) label: Label,
     pub(crate) submitted: u64,
     pub(crate) payload: Payload,
+    /// Tasks with the same key go to the same worker; 0 = none.
+    pub(crate) sticky_key: u64,
+    /// The worker for which it waits, if that is because of its key.
+    pub(crate) home: Option<u32>,
     previous: u32,
     next: u32,
 }
@@ -238,6 +242,8 @@ impl TaskTable {
         entry.label = options.label;
         entry.submitted = submitted;
         entry.payload = payload;
+        entry.sticky_key = options.sticky_key;
+        entry.home = None;
         Some((index, id))
     }
 
@@ -271,6 +277,8 @@ impl TaskTable {
                 words: [0; PAYLOAD_WORDS],
                 len: 0,
             },
+            sticky_key: 0,
+            home: None,
             previous: NIL,
             next: NIL,
         });
@@ -360,6 +368,11 @@ impl TaskTable {
         let first = (list.first != NIL).then_some(list.first)?;
         list.unlink(&mut self.entries, first);
         Some(first)
+    }
+
+    /// The first task of a list.
+    pub(crate) fn first(list: &List) -> Option<u32> {
+        (list.first != NIL).then_some(list.first)
     }
 
     /// Takes a task out of the list that it is in.

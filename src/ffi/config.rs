@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::time::Duration;
 
-use crate::config::{Builder, Config, Policy};
+use crate::config::{Builder, Config};
 use crate::error::{Error, Result};
 use crate::ffi::error::guard;
 use crate::ffi::handler::ForeignHandler;
+use crate::ffi::policy;
 use crate::ffi::sized;
 use crate::ffi::types::*;
 use crate::sandbox::Sandbox;
@@ -22,8 +23,10 @@ pub const MF_ZYGOTE: u32 = 1;
 pub const MF_DISPATCH_LEAST_LOADED: i32 = 0;
 /// In mf_config.dispatch_policy: each worker in turn.
 pub const MF_DISPATCH_ROUND_ROBIN: i32 = 1;
-/// In mf_config.dispatch_policy: ask mf_config.dispatch. Not supported in this version.
+/// In mf_config.dispatch_policy: ask mf_config.dispatch.
 pub const MF_DISPATCH_CUSTOM: i32 = 2;
+/// In mf_config.dispatch_policy: the worker with fewer tasks of two that are chosen at random.
+pub const MF_DISPATCH_POWER_OF_TWO: i32 = 3;
 
 /// In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default.
 pub const MF_SCALING_OFF: i32 = 0;
@@ -54,7 +57,15 @@ pub const MF_SANDBOX_SECCOMP: u32 = 4;
 /// the engine is stopped: no core files, no debugger, and /proc/self belongs to root.
 pub const MF_SANDBOX_UNDUMPABLE_HOST: u32 = 8;
 
-/// Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice.
+/// Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice. There are at
+/// least two rows, one for each worker of the class that has room now; tasks that it has not ended
+/// are in `queued` as far as they are more than its threads, else in `running`. Not asked for tasks
+/// with a sticky key. An index that there is not counts as a failure, and as < 0.
+///
+/// It is called under the engine's lock, on any thread that submits or polls and on one of the
+/// engine's own: it must be quick, must not wait for another thread that uses the engine, must not
+/// throw a C++ exception or longjmp out, and cannot use the engine itself, whose functions answer
+/// MF_E_INTERNAL there. The rows are valid until it returns.
 pub type mf_dispatch_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -151,7 +162,7 @@ pub struct mf_config {
     /// Nanoseconds that running tasks have, after the drain of mf_engine_stop(), before their
     /// workers are killed.
     pub stop_grace_ns: i64,
-    /// For MF_DISPATCH_CUSTOM.
+    /// For MF_DISPATCH_CUSTOM, else NULL. It and its argument are needed while it is in use.
     pub dispatch: mf_dispatch_fn,
     /// Its first argument.
     pub dispatch_user: *mut c_void,
@@ -292,10 +303,11 @@ impl mf_config {
         self.check_later_features()?;
         let mut builder = crate::Engine::builder()
             .max_tasks(self.max_tasks)
-            .policy(match self.dispatch_policy {
-                MF_DISPATCH_ROUND_ROBIN => Policy::RoundRobin,
-                _ => Policy::LeastLoaded, // checked above
-            })
+            .policy(policy::of(
+                self.dispatch_policy,
+                self.dispatch,
+                self.dispatch_user,
+            )?)
             .inline_payload(self.inline_payload)
             .inline_result(self.inline_result)
             .payload_arena(self.payload_arena)
@@ -365,7 +377,6 @@ impl mf_config {
     /// Refuses what this version cannot do, and what no version can.
     fn check_later_features(&self) -> Result<()> {
         none_set(self.flags & !MF_ZYGOTE, 0, "mf_config.flags")?;
-        one_of(self.dispatch_policy, 1, 2, "mf_config.dispatch_policy")?;
         one_of(self.scaling_policy, 0, 2, "mf_config.scaling_policy")?;
         one_of(self.affinity, 0, 2, "mf_config.affinity")?;
         for class in self.classes {
@@ -393,7 +404,6 @@ impl mf_config {
             return Err(Error::invalid("a scaling_* threshold is negative"));
         }
         off(thresholds == [0; 7], "mf_config.scaling_*")?;
-        off(self.dispatch.is_none(), "mf_config.dispatch")?;
         off(self.scaling.is_none(), "mf_config.scaling")?;
         off(self.affinity_count == 0, "mf_config.affinity_cpus")
     }

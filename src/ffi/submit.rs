@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Loan;
 use crate::error::{Error, Result};
-use crate::ffi::config::{none_set, off, reserved};
+use crate::ffi::config::{none_set, reserved};
 use crate::ffi::error::guard;
 use crate::ffi::handle;
 use crate::ffi::sized;
@@ -54,13 +54,13 @@ unsafe fn options(opts: *const mf_submit_opts) -> Result<SubmitOptions> {
     }
     let retries = MF_RETRY_FAILED | MF_RETRY_TIMEOUT;
     none_set(opts.flags & !retries, 0, "mf_submit_opts.flags")?;
-    off(opts.sticky_key == 0, "mf_submit_opts.sticky_key")?;
     let mut options = SubmitOptions::new()
         .class(class(opts.task_class)?)
         .priority(opts.priority)
         .user_data(opts.user_data)
         .label(opts.label)
         .max_attempts(opts.max_attempts)
+        .sticky_key(opts.sticky_key)
         .retry_failed(opts.flags & MF_RETRY_FAILED != 0)
         .retry_timed_out(opts.flags & MF_RETRY_TIMEOUT != 0);
     if opts.deadline_ns != 0 {

@@ -219,7 +219,8 @@ pub struct mf_submit_opts {
     /// Longest run in nanoseconds, from the start of each attempt; 0 = the default of its class,
     /// < 0 = none. A task beyond it is asked to stop, then its worker is killed.
     pub deadline_ns: i64,
-    /// Tasks with the same key run on the same worker; 0 = none. Not supported if not 0.
+    /// Tasks of a class with the same key run on the same worker, and wait for it while it has no
+    /// room; 0 = none. If that worker goes, or one comes that takes the key over, later ones run there.
     pub sticky_key: u64,
     /// Starts that the task allows, 1 = at most once, up to 65535; 0 = the engine's default. Only
     /// the death of a worker uses more than one, and what MF_RETRY_* asks for.

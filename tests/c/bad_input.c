@@ -59,8 +59,9 @@ static void configs(void) {
   REFUSED(cfg.max_result = 0, MF_E_INVALID);
   REFUSED(cfg.spin_ns = -1, MF_E_INVALID);
   REFUSED(cfg.start_timeout_ns = -1, MF_E_INVALID);
-  REFUSED(cfg.dispatch_policy = 3, MF_E_INVALID);
+  REFUSED(cfg.dispatch_policy = 4, MF_E_INVALID);
   REFUSED(cfg.dispatch_policy = -1, MF_E_INVALID);
+  REFUSED(cfg.dispatch_policy = MF_DISPATCH_CUSTOM, MF_E_INVALID); /* without a function */
   REFUSED(cfg.scaling_policy = 99, MF_E_INVALID);
   REFUSED(cfg.scaling_interval_ns = -1, MF_E_INVALID);
   REFUSED(cfg.affinity = 3, MF_E_INVALID);
@@ -76,7 +77,6 @@ static void configs(void) {
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = (size_t)-1, MF_E_INVALID);
   /* Later. */
-  REFUSED(cfg.dispatch_policy = MF_DISPATCH_CUSTOM, MF_E_UNSUPPORTED);
   REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT, MF_E_UNSUPPORTED);
   REFUSED(cfg.scaling_policy = MF_SCALING_CUSTOM, MF_E_UNSUPPORTED);
   REFUSED(cfg.scaling_idle_looks = 3, MF_E_UNSUPPORTED);
@@ -141,7 +141,6 @@ static void submits(mf_engine *engine) {
   WITH(opts.priority = INT32_MIN, MF_E_INVALID);
   WITH(opts.reserved0 = 1, MF_E_INVALID);
   WITH(opts.flags = 1u << 20, MF_E_INVALID);
-  WITH(opts.sticky_key = 1, MF_E_UNSUPPORTED);
   WITH(opts.max_attempts = 65536, MF_E_INVALID);
 
   memset(subs, 0, sizeof subs);

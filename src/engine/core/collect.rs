@@ -205,6 +205,8 @@ impl Core {
         if lane.is_apart() && lane.load() == 0 {
             lane.set_apart(self.classes[lane.class.index()].reserved == Some(lane.worker));
         }
+        let (slot, rank) = (lane.worker, lane.rank());
+        self.classes[lane.class.index()].ready.note(slot, rank);
         if !lane.suspects.is_empty() {
             self.quarantine(worker, "a completion makes no sense");
         } else if leaves {

@@ -1,9 +1,11 @@
 //! Handing tasks to workers: whom to choose, and what goes into the descriptor.
 #![forbid(unsafe_code)]
 
+use super::ready::Fit;
 use super::{CODE_NO_WORKER, Core, NO_ZYGOTE, Phase};
 use crate::config::Policy;
 use crate::engine::lane::Lane;
+use crate::engine::policy::{Answer, Candidate, Custom};
 use crate::engine::task_table::{Entry, Payload, Place};
 use crate::shm::layout::{PAYLOAD_WORDS, TaskInfo};
 use crate::shm::ring::{Message, Meta};
@@ -14,26 +16,37 @@ impl Core {
     /// A worker that has room for a task of this class.
     #[inline]
     pub(super) fn choose(&mut self, class: Class) -> Option<u32> {
-        let state = &mut self.classes[class.index()];
-        let count = state.ready.len();
-        if count == 1 {
-            let worker = state.ready[0];
+        let ready = &self.classes[class.index()].ready;
+        if let &[worker] = ready.workers() {
             return Self::has_room(&mut self.lanes, worker).then_some(worker);
         }
-        let start = state.turn;
+        match &self.policy {
+            Policy::LeastLoaded if !ready.is_indexed() => self.choose_of_few(class, false),
+            Policy::RoundRobin if !ready.is_indexed() => self.choose_of_few(class, true),
+            _ => self.choose_otherwise(class),
+        }
+    }
+
+    /// A look at each worker.
+    #[inline]
+    fn choose_of_few(&mut self, class: Class, round_robin: bool) -> Option<u32> {
+        let ready = &mut self.classes[class.index()].ready;
+        let count = ready.len();
+        let start = ready.turn;
         let mut best: Option<(u32, bool, usize)> = None;
         for step in 0..count {
             let at = (start + step) % count;
-            let worker = state.ready[at];
+            let worker = ready.workers()[at];
             if !Self::has_room(&mut self.lanes, worker) {
                 continue;
             }
             let Some(lane) = &self.lanes[worker as usize] else {
                 continue;
             };
-            let (load, asleep) = match self.policy {
-                Policy::RoundRobin => (0, false),
-                Policy::LeastLoaded => (lane.load() / lane.threads.max(1), lane.is_asleep()),
+            let (load, asleep) = if round_robin {
+                (0, false)
+            } else {
+                (lane.load() / lane.threads.max(1), lane.is_asleep())
             };
             if best.is_none_or(|(l, a, _)| (load, asleep) < (l, a)) {
                 best = Some((load, asleep, at));
@@ -43,8 +56,106 @@ impl Core {
             }
         }
         let (_, _, at) = best?;
-        state.turn = at + 1;
-        Some(state.ready[at])
+        ready.turn = at + 1;
+        Some(ready.workers()[at])
+    }
+
+    /// The policies that are not the usual ones, and the usual ones among many workers.
+    #[inline(never)]
+    fn choose_otherwise(&mut self, class: Class) -> Option<u32> {
+        match &self.policy {
+            Policy::LeastLoaded => self.least_loaded(class),
+            Policy::RoundRobin => {
+                let lanes = &mut self.lanes;
+                let ready = &mut self.classes[class.index()].ready;
+                ready.next_in_turn(|worker| fit(lanes, worker))
+            }
+            Policy::PowerOfTwo => self.less_loaded_of_two(class),
+            Policy::Custom(policy) => {
+                let policy = policy.clone();
+                self.ask(class, &policy)
+            }
+        }
+    }
+
+    fn least_loaded(&mut self, class: Class) -> Option<u32> {
+        let ready = &mut self.classes[class.index()].ready;
+        if !ready.is_indexed() {
+            return self.choose_of_few(class, false);
+        }
+        #[cfg(debug_assertions)]
+        ready.assert_holds(|worker| self.lanes[worker as usize].as_ref().and_then(Lane::rank));
+        let lanes = &mut self.lanes;
+        ready.least_loaded(|worker| fit(lanes, worker))
+    }
+
+    fn less_loaded_of_two(&mut self, class: Class) -> Option<u32> {
+        let count = self.classes[class.index()].ready.len() as u64;
+        if count > 1 {
+            // Xorshift; the bias of the remainders is one in 2^22 at most.
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let first = (self.random >> 32) % count;
+            let second = (first + 1 + (self.random & 0xffff_ffff) % (count - 1)) % count;
+            let lanes = &mut self.lanes;
+            let workers = self.classes[class.index()].ready.workers();
+            let mut merit = |place: u64| {
+                let worker = *workers.get(usize::try_from(place).ok()?)?;
+                let lane = lanes[worker as usize].as_mut()?;
+                let room = lane.has_credit();
+                room.then(|| (lane.load() / lane.threads.max(1), lane.is_asleep(), worker))
+            };
+            let pair = [merit(first), merit(second)];
+            if let Some((.., worker)) = pair.into_iter().flatten().min() {
+                return Some(worker);
+            }
+        }
+        self.least_loaded(class)
+    }
+
+    /// The choice of the host's own policy, or ours if it makes none.
+    fn ask(&mut self, class: Class, policy: &Custom) -> Option<u32> {
+        let lanes = &mut self.lanes;
+        let workers = self.classes[class.index()].ready.workers();
+        let candidates: Vec<Candidate> = workers
+            .iter()
+            .filter_map(|&worker| {
+                let lane = lanes[worker as usize].as_mut()?;
+                lane.has_credit().then(|| lane.as_candidate())
+            })
+            .collect();
+        if candidates.len() > 1 {
+            match policy.ask(self.tag, class, &candidates) {
+                Answer::This(index) => return Some(candidates[index].slot),
+                Answer::Own => {}
+                Answer::Failure(why) => {
+                    self.totals.policy_failures += 1;
+                    if self.totals.policy_failures.is_power_of_two() {
+                        // Not each of perhaps millions.
+                        let count = self.totals.policy_failures;
+                        log::error!("the dispatch policy failed ({count} times so far): {why}");
+                    }
+                }
+            }
+        }
+        self.least_loaded(class)
+    }
+
+    /// Uses another policy from now on; returns the one before.
+    pub(crate) fn set_policy(&mut self, policy: Policy) -> Policy {
+        std::mem::replace(&mut self.policy, policy)
+    }
+
+    /// A worker's load, or whether it has room, may have changed without a task that came or went.
+    pub(crate) fn note_load(&mut self, worker: usize) {
+        if let Some(lane) = &self.lanes[worker] {
+            let ready = &mut self.classes[lane.class.index()].ready;
+            ready.note(
+                lane.worker,
+                lane.rank().filter(|_| ready.contains(lane.worker)),
+            );
+        }
     }
 
     #[inline]
@@ -91,6 +202,72 @@ impl Core {
         if lane.published() == self.recycle_after {
             lane.retire();
         }
+        let ready = &mut self.classes[lane.class.index()].ready;
+        if ready.is_indexed() {
+            ready.note(worker, lane.rank());
+        }
+    }
+
+    /// Hands a new sticky task to its worker, or has it wait for that.
+    #[cold]
+    pub(super) fn place_sticky(&mut self, index: u32) {
+        let entry = self.table.get(index);
+        let (class, key) = (entry.class, entry.sticky_key);
+        let state = &mut self.classes[class.index()];
+        let Some(worker) = state.sticky.worker_of(key, state.ready.workers()) else {
+            return self.enqueue(index); // until there is a worker
+        };
+        if state.sticky.first(worker).is_none() && Self::has_room(&mut self.lanes, worker) {
+            self.dispatch(index, worker);
+        } else {
+            state.sticky.push(&mut self.table, worker, index);
+        }
+    }
+
+    /// The workers have changed: what waits for one of them may be for another now. It is at the
+    /// front of the central queue afterwards.
+    #[inline]
+    pub(super) fn send_sticky_back(&mut self, class: Class) {
+        let sticky = &mut self.classes[class.index()].sticky;
+        sticky.forget_workers();
+        let mut tasks = Vec::new();
+        while let Some(index) = sticky.pop_any(&mut self.table) {
+            tasks.push(index);
+        }
+        for index in tasks.into_iter().rev() {
+            let central = &mut self.classes[class.index()].central;
+            central.push_front(&mut self.table, index);
+        }
+    }
+
+    /// Hands out sticky tasks that wait for their worker, as far as that has room; but none that
+    /// comes after what waits in the central queue.
+    #[cold]
+    fn pump_sticky(&mut self, class: Class) {
+        for worker in self.classes[class.index()].sticky.awaited() {
+            while Self::has_room(&mut self.lanes, worker) {
+                let state = &mut self.classes[class.index()];
+                let Some(first) = state.sticky.first(worker) else {
+                    break;
+                };
+                // Higher priority first, then who has waited longer.
+                let rank = |index| {
+                    let entry = self.table.get(index);
+                    (-entry.priority, entry.submitted)
+                };
+                if (state.central.first()).is_some_and(|other| rank(other) < rank(first)) {
+                    break;
+                }
+                let Some(index) = state.sticky.pop(&mut self.table, worker) else {
+                    break;
+                };
+                if self.table.get(index).cancelled {
+                    self.end(index, Outcome::Cancelled, 0, String::new());
+                } else {
+                    self.dispatch(index, worker);
+                }
+            }
+        }
     }
 
     /// Hands out what waits in the central queue, as far as there are credits.
@@ -106,6 +283,9 @@ impl Core {
         if !state.alone.is_empty() || state.reserved.is_some() {
             self.pump_alone(class);
         }
+        if self.classes[class.index()].sticky.len() != 0 {
+            self.pump_sticky(class);
+        }
         while !self.classes[class.index()].central.is_empty() {
             let Some(worker) = self.choose(class) else {
                 return;
@@ -116,9 +296,14 @@ impl Core {
             if self.table.get(index).cancelled {
                 // Asked for while a worker had it, which then handed it back.
                 self.end(index, Outcome::Cancelled, 0, String::new());
+            } else if self.table.get(index).sticky_key != 0 {
+                self.place_sticky(index);
             } else {
                 self.dispatch(index, worker);
             }
+        }
+        if self.classes[class.index()].sticky.len() != 0 {
+            self.pump_sticky(class); // what came after all that
         }
     }
 
@@ -137,9 +322,7 @@ impl Core {
                 continue;
             }
             state.reserved = state.reserved.filter(|&reserved| reserved != worker);
-            if let Some(lane) = &mut self.lanes[worker as usize] {
-                lane.set_apart(true);
-            }
+            self.set_apart(worker, true);
             self.dispatch(index, worker);
         }
         let state = &mut self.classes[class.index()];
@@ -147,33 +330,40 @@ impl Core {
             None if !state.alone.is_empty() => {
                 let lanes = || {
                     let lane = |&worker: &u32| self.lanes[worker as usize].as_ref();
-                    state.ready.iter().filter_map(lane)
+                    state.ready.workers().iter().filter_map(lane)
                 };
                 let apart = lanes().filter(|lane| lane.is_apart()).count();
                 let candidates = lanes().filter(|lane| !lane.is_apart());
                 if apart < (state.ready.len() / 2).max(1)
                     && let Some(worker) = candidates.min_by_key(|l| l.load()).map(|l| l.worker)
-                    && let Some(lane) = &mut self.lanes[worker as usize]
                 {
                     state.reserved = Some(worker);
-                    lane.set_apart(true);
-                    lane.recall();
+                    self.set_apart(worker, true);
+                    if let Some(lane) = &mut self.lanes[worker as usize] {
+                        lane.recall();
+                    }
                 }
             }
             Some(worker) if state.alone.is_empty() => {
                 state.reserved = None;
-                if let Some(lane) = &mut self.lanes[worker as usize] {
-                    lane.set_apart(false);
-                }
+                self.set_apart(worker, false);
             }
             _ => {}
         }
     }
 
+    /// Keeps all other tasks away from a worker, or lets them come again.
+    fn set_apart(&mut self, worker: u32, apart: bool) {
+        if let Some(lane) = &mut self.lanes[worker as usize] {
+            lane.set_apart(apart);
+        }
+        self.note_load(worker as usize);
+    }
+
     /// A worker with nothing to do.
     fn idle_worker(&mut self, class: Class) -> Option<u32> {
         let ready = &self.classes[class.index()].ready;
-        ready.iter().copied().find(|&worker| {
+        ready.workers().iter().copied().find(|&worker| {
             self.lanes[worker as usize]
                 .as_mut()
                 .is_some_and(Lane::is_idle)
@@ -183,7 +373,9 @@ impl Core {
     /// Takes a task that no worker has, in whichever queue it waits.
     fn pop_waiting(&mut self, class: Class) -> Option<u32> {
         let state = &mut self.classes[class.index()];
-        (state.central.pop(&mut self.table)).or_else(|| self.table.pop_front(&mut state.alone))
+        (state.central.pop(&mut self.table))
+            .or_else(|| self.table.pop_front(&mut state.alone))
+            .or_else(|| state.sticky.pop_any(&mut self.table))
     }
 
     /// Ends what waits for a worker if none is there and none can be started.
@@ -224,6 +416,21 @@ impl Core {
                 lane.ring_bell();
             }
         }
+    }
+}
+
+/// Whether a worker that seems to have room has it.
+#[inline]
+fn fit(lanes: &mut [Option<Lane>], worker: u32) -> Fit {
+    let Some(lane) = &mut lanes[worker as usize] else {
+        return Fit::Full;
+    };
+    if !lane.has_credit() {
+        Fit::Full
+    } else if lane.is_asleep() {
+        Fit::Asleep
+    } else {
+        Fit::Awake
     }
 }
 

@@ -257,8 +257,10 @@ impl Core {
         let (class, alone, ticket) = (entry.class.index(), entry.alone, entry.ticket);
         match entry.place {
             Place::Central => {
-                let class = &mut self.classes[class];
-                if alone {
+                let (class, home) = (&mut self.classes[class], entry.home);
+                if let Some(worker) = home {
+                    class.sticky.remove(&mut self.table, worker, index);
+                } else if alone {
                     self.table.unlink(&mut class.alone, index);
                 } else {
                     class.central.remove(&mut self.table, index);

@@ -233,8 +233,8 @@ impl Supervisor {
             lane.inquest.modules = Some(Arc::new(Modules::of_process(process)));
         }
         lane.set_state(LaneState::Ready);
-        let (worker, class) = (lane.worker, lane.class);
-        core.classes[class.index()].ready.push(worker);
+        let worker = lane.worker;
+        core.enlist(worker);
         core.pump_all();
         core.kept += 1; // whoever waits for the start looks again
     }
