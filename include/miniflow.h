@@ -178,11 +178,17 @@
 /** In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default. */
 #define MF_SCALING_OFF 0
 
-/** In mf_config.scaling_policy: by load and thresholds. Not supported in this version. */
+/** In mf_config.scaling_policy: by load and thresholds, counted per thread. */
 #define MF_SCALING_DEFAULT 1
 
-/** In mf_config.scaling_policy: ask mf_config.scaling. Not supported in this version. */
+/** In mf_config.scaling_policy: ask mf_config.scaling. */
 #define MF_SCALING_CUSTOM 2
+
+/** In mf_config.scaling_policy: by queueing delay, arrivals and service times. */
+#define MF_SCALING_ADAPTIVE 3
+
+/** In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker. */
+#define MF_SCALING_COMPATIBLE 4
 
 /** In mf_config.affinity: workers run on any processor; the default. */
 #define MF_AFFINITY_NONE 0
@@ -376,7 +382,15 @@ typedef struct mf_engine_stats {
   uint64_t recycled;
 } mf_engine_stats;
 
-/** Chooses how many workers a class should have; < 0 leaves that as it is. */
+/**
+ * Chooses how many workers a class should have, given how many are wanted at present and counters
+ * of the whole engine; < 0 leaves that as it is. What is beyond the class's limits is brought inside.
+ *
+ * It is called on a thread of its own, for one class after the other, while tasks are in flight or a
+ * class has more workers than its minimum. It may be slow; mf_engine_stop() waits for it, but not
+ * longer than a second, so what it uses must outlive it. It must not throw a C++ exception or longjmp
+ * out. The counters are valid until it returns.
+ */
 typedef int32_t (*mf_scaling_fn)(void *user,
                                  mf_class task_class,
                                  const struct mf_engine_stats *stats,
@@ -449,28 +463,32 @@ typedef struct mf_config {
   mf_dispatch_fn dispatch;
   /** Its first argument. */
   void *dispatch_user;
-  /** For MF_SCALING_CUSTOM. */
+  /** For MF_SCALING_CUSTOM, else NULL. */
   mf_scaling_fn scaling;
   /** Its first argument. */
   void *scaling_user;
   /**
-   * Nanoseconds between two looks at the load; this and the other scaling_* thresholds: 0 = the
-   * default, not supported if not 0.
+   * Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
+   * scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
+   * have a threshold ignores it.
    */
   int64_t scaling_interval_ns;
-  /** Grow if a task waits longer than this many nanoseconds. */
+  /** Grow if a task waits longer than this many nanoseconds; 0 = 100 ms. */
   int64_t scaling_max_wait_ns;
-  /** Least nanoseconds between two changes. */
+  /** Least nanoseconds between two changes; 0 = 200 ms. */
   int64_t scaling_cooldown_ns;
   /** MF_SCALING_*. */
   int32_t scaling_policy;
-  /** Grow if a class has more tasks per thread than this, in 1/1000, on average ... */
+  /** Grow if a class has more tasks per thread than this, in 1/1000, on average (0 = 2500) ... */
   uint32_t scaling_load_permille;
-  /** ... or any of its workers has more than this. */
+  /** ... or any of its workers has more than this (0 = 4000). */
   uint32_t scaling_peak_permille;
-  /** Do not grow if the processors are busier than this, in 1/1000. */
+  /** Do not grow if the processors are busier than this, in 1/1000; 0 = 900, 1000 = no limit. */
   uint32_t scaling_cpu_permille;
-  /** Shrink after so many idle looks in a row. */
+  /**
+   * Shrink after so many idle looks in a row, a second apart or scaling_interval_ns if that is
+   * longer; 0 = 3.
+   */
   uint32_t scaling_idle_looks;
   /** MF_AFFINITY_*. */
   int32_t affinity;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::policy::{Custom, DispatchPolicy};
+use crate::engine::scaling::Scaling;
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
 use crate::shm::control;
@@ -72,6 +73,7 @@ pub(crate) struct Config {
     pub(crate) inline_result: u32,
     pub(crate) in_place_from: u64,
     pub(crate) policy: Policy,
+    pub(crate) scaling: Scaling,
     pub(crate) spin: Duration,
     pub(crate) reply_wait: Duration,
     pub(crate) start_timeout: Duration,
@@ -128,6 +130,7 @@ impl Default for Config {
             inline_result: u32::try_from(INLINE_RESULT).unwrap_or(0),
             in_place_from: 16 << 10,
             policy: Policy::default(),
+            scaling: Scaling::off(),
             spin: Duration::from_micros(50),
             reply_wait: Duration::from_secs(5),
             start_timeout: Duration::from_secs(10),
@@ -261,6 +264,7 @@ impl Config {
             0,
             INLINE_RESULT as u64,
         )?;
+        self.scaling.validate()?;
         self.sandbox
             .validate(self.payload_arena + self.result_arena)
     }
@@ -358,7 +362,8 @@ impl Builder {
         self.workers_between(class, count, count)
     }
 
-    /// How many workers a class has at the start and at most ([`Engine::resize`]).
+    /// How many workers a class has at the start, at least by [`Builder::scaling`], and at most, also
+    /// by [`Engine::resize`]. A class that begins without workers is not scaled until it is resized.
     pub fn workers_between(mut self, class: Class, min: u32, max: u32) -> Self {
         let c = &mut self.config.classes[class.index()];
         (c.min, c.max) = (min, max);
@@ -426,6 +431,12 @@ impl Builder {
     /// How a worker is chosen. [`Engine::set_policy`] changes it later.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.config.policy = policy;
+        self
+    }
+
+    /// How the number of workers follows the load: not at all by default.
+    pub fn scaling(mut self, scaling: Scaling) -> Self {
+        self.config.scaling = scaling;
         self
     }
 

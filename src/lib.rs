@@ -76,6 +76,10 @@ pub use crate::{
         completion::{Completion, Reader},
         loan::Loan,
         policy::{Candidate, Custom, DispatchPolicy},
+        scaling::{
+            Proposal, Scaling, ScalingPolicy, Snapshot,
+            log::{Action, Decision},
+        },
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},
@@ -94,4 +98,5 @@ pub mod fuzzing {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/sandbox.md")]
+#[doc = include_str!("../docs/scaling.md")]
 struct Readme;

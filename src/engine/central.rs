@@ -50,6 +50,11 @@ impl CentralQueue {
         TaskTable::first(self.levels.iter().rfind(|list| !list.is_empty())?)
     }
 
+    /// The first task of each priority.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = u32> {
+        self.levels.iter().filter_map(TaskTable::first)
+    }
+
     /// Takes a task that is in this queue out of its middle.
     pub(crate) fn remove(&mut self, table: &mut TaskTable, index: u32) {
         let level = level(table.get(index).priority);

@@ -25,6 +25,7 @@ use crate::config::{Config, Policy};
 use crate::engine::central::CentralQueue;
 use crate::engine::lane::{Lane, LaneState};
 use crate::engine::payload::{self, Payloads};
+use crate::engine::scaling::log::DecisionLog;
 use crate::engine::task_table::{Limits, List, Payload, Place, TaskTable};
 use crate::error::{Error, Full, Result};
 use crate::shm::arena::Block;
@@ -90,6 +91,10 @@ pub(crate) struct ClassState {
     pub(crate) sticky: Sticky,
     /// Workers wanted.
     pub(crate) target: u32,
+    /// When that was set by hand last.
+    pub(crate) resized: Option<Instant>,
+    /// Tasks that workers have ended.
+    pub(crate) ended: u64,
 }
 
 impl ClassState {
@@ -137,6 +142,8 @@ pub(crate) struct Core {
     pub(crate) payloads: Payloads,
     pub(crate) sleepers: Sleepers,
     pub(crate) totals: Totals,
+    /// About numbers of workers.
+    pub(crate) decisions: DecisionLog,
     next_ticket: u64,
     /// Completions kept (not handed out directly) since the last look: somebody may have to be
     /// woken.
@@ -181,6 +188,7 @@ impl Core {
             payloads: Payloads::new(config.payload_arena, config.max_payload),
             sleepers: Sleepers::default(),
             totals: Totals::default(),
+            decisions: DecisionLog::default(),
             next_ticket: 1,
             kept: 0,
             blocked: Blocked::default(),
@@ -438,6 +446,16 @@ impl Core {
             state.ready.note(worker, lane.rank());
         }
         self.send_sticky_back(class);
+    }
+
+    /// When the task was submitted that has waited longest for a worker; one that a worker handed
+    /// back may be older than this says.
+    pub(crate) fn waiting_since(&self, class: Class) -> Option<u64> {
+        let state = &self.classes[class.index()];
+        let first = (state.central.firsts())
+            .chain(TaskTable::first(&state.alone))
+            .chain(state.sticky.firsts());
+        first.map(|index| self.table.get(index).submitted).min()
     }
 
     /// Whether a class has no worker that takes tasks or will.

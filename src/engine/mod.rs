@@ -11,6 +11,7 @@ pub(crate) mod loan;
 pub(crate) mod modules;
 pub(crate) mod payload;
 pub(crate) mod policy;
+pub(crate) mod scaling;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
@@ -20,11 +21,12 @@ pub(crate) mod task_table;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::completion::Completion;
 use self::core::{Batch, COPY_UNDER_LOCK, Core, Phase};
 use self::loan::Loan;
+use self::scaling::log::{Action, Decision};
 use self::shared::Shared;
 use self::stats::{Stats, WorkerRow};
 use self::supervisor::Supervisor;
@@ -520,7 +522,8 @@ impl Engine {
     // ---- control ----
 
     /// Sets how many workers a class has. More are started, fewer leave when they have finished
-    /// what they run; what waits on them goes to others.
+    /// what they run, the least busy first; what waits on them goes to others. A scaling policy leaves
+    /// the class alone for the next 10 s, and for good if there are none.
     ///
     /// # Errors
     /// [`Error::Invalid`] if that is more than the configured maximum, [`Error::Closed`].
@@ -543,8 +546,19 @@ impl Engine {
                 class.name()
             )));
         }
-        let before = std::mem::replace(&mut core.classes[class.index()].target, workers);
-        stats::log_resize(&core, &self.shared.control, class, before);
+        let state = &mut core.classes[class.index()];
+        let before = std::mem::replace(&mut state.target, workers);
+        state.resized = Some(Instant::now());
+        let decision = Decision {
+            at: SystemTime::now(),
+            action: Action::Resize,
+            before,
+            after: workers,
+            reason: "by hand".into(),
+            snapshot: self.shared.look(&core, class, None),
+        };
+        stats::log_decision(&decision, &self.shared.control);
+        core.decisions.push(decision);
         core.blocked.supervisor_idle = false;
         self.shared.supervisor.signal();
         Ok(())
@@ -565,6 +579,16 @@ impl Engine {
         drop(core);
         drop(before); // not under the lock: it may be the host's code
         Ok(())
+    }
+
+    /// The last 1000 decisions about numbers of workers, from the oldest to the newest; none in a
+    /// forked child.
+    #[must_use]
+    pub fn scaling_decisions(&self) -> Vec<Decision> {
+        if self.shared.is_childs_copy() {
+            return Vec::new();
+        }
+        self.shared.lock().decisions.to_vec()
     }
 
     /// Counters of the engine; zeros in a forked child.

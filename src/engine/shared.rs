@@ -13,7 +13,10 @@ use crossbeam_utils::CachePadded;
 
 use crate::config::Config;
 use crate::engine::core::Core;
+use crate::engine::lane::{Lane, LaneState};
 use crate::engine::policy;
+use crate::engine::scaling::Snapshot;
+use crate::engine::stats::Stats;
 use crate::error::{Error, Result};
 use crate::shm::control::ControlSegment;
 use crate::shm::segments::HostInputs;
@@ -22,6 +25,7 @@ use crate::sys::event::{EpollSet, Event};
 use crate::sys::fork::ForkGuard;
 use crate::sys::spin::Spin;
 use crate::sys::sync::lock;
+use crate::task::Class;
 
 /// No host thread sleeps longer than this without looking at everything again: a worker with
 /// corrupted memory can at most delay its own completions by it.
@@ -58,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) supervisor: Event,
     pub(crate) spin: Spin,
     guard: ForkGuard,
+    began: Instant,
     /// Tells this engine from others.
     tag: u32,
 }
@@ -84,6 +89,7 @@ impl Shared {
             inputs,
             control,
             tag: core.tag,
+            began: Instant::now(),
             core: CachePadded::new(Mutex::new(core)),
             changed: Condvar::new(),
             bells,
@@ -126,6 +132,39 @@ impl Shared {
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
         self.core.try_lock().ok()
+    }
+
+    /// The load of a class, for its scaling policy.
+    pub(crate) fn look(&self, core: &Core, class: Class, cpu: Option<f32>) -> Snapshot {
+        let (state, config) = (&core.classes[class.index()], self.config.class(class));
+        let lanes = || core.lanes().filter(|lane| lane.class == class);
+        let count = |wanted: LaneState| {
+            let count = lanes().filter(|lane| lane.state == wanted).count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        let services: Vec<u64> = lanes().map(Lane::service_ns).filter(|&ns| ns > 0).collect();
+        let service = services.iter().sum::<u64>() / services.len().max(1) as u64;
+        let oldest = core
+            .waiting_since(class)
+            .map_or(0, |since| self.clock.now().saturating_sub(since));
+        Snapshot {
+            class,
+            now: self.began.elapsed(),
+            min: config.min,
+            max: config.max,
+            target: state.target,
+            ready: count(LaneState::Ready),
+            starting: count(LaneState::Starting),
+            threads: config.threads,
+            queued: state.waiting() as u64,
+            on_workers: lanes().map(|lane| u64::from(lane.load())).sum(),
+            peak: lanes().map(Lane::load).max().unwrap_or(0),
+            oldest: Duration::from_nanos(self.clock.ns(oldest)),
+            service: Duration::from_nanos(service),
+            ended: state.ended,
+            cpu,
+            stats: Stats::of(core),
+        }
     }
 
     /// After a submit: wakes the supervisor if it thought that nothing was going on.

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::engine::core::{Core, Phase};
 use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::scaling::log::{Action, Decision};
 use crate::shm::control::{ControlSegment, RowWriter};
 use crate::shm::layout::CREDITS;
 use crate::shm::load_table::{Counter, CrashRecord, DecisionRecord, Load, Row, Text};
@@ -328,26 +329,41 @@ pub(crate) fn publish_worker(
     });
 }
 
-/// Keeps a change of a class's size by hand in the control segment's log of decisions.
-pub(crate) fn log_resize(core: &Core, control: &ControlSegment, class: Class, before: u32) {
-    const BY_HAND: u32 = 1;
-    let state = &core.classes[class.index()];
-    let lanes = || core.lanes().filter(|lane| lane.class == class);
-    let starting = lanes().filter(|l| l.state == LaneState::Starting).count();
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+/// Keeps a decision about the size of a class where others can see it.
+pub(crate) fn log_decision(decision: &Decision, control: &ControlSegment) {
+    let seen = &decision.snapshot;
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let (action, reason) = match decision.action {
+        // A change by hand: 1 = grow, 2 = shrink, as by a policy.
+        Action::Resize => (u32::from(decision.after < decision.before) + 1, 1),
+        Action::Grow => (1, 2),
+        Action::Shrink => (2, 2),
+        Action::Failure => (3, 3),
+    };
     control.log_decision(&DecisionRecord {
         at_ms: unix_ms().cast_signed(),
-        class: class as u32,
-        action: u32::from(state.target < before) + 1, // 1 = grow, 2 = shrink
-        reason: BY_HAND,
-        before,
-        after: state.target,
-        starting: number(starting),
-        threads: lanes().map(|lane| lane.threads).sum(),
-        queued: number(state.waiting()),
-        running: lanes().map(Lane::load).sum(),
+        class: seen.class as u32,
+        action,
+        reason,
+        before: decision.before,
+        after: decision.after,
+        starting: seen.starting,
+        threads: seen.ready.saturating_mul(seen.threads),
+        queued: number(seen.queued),
+        running: number(seen.on_workers),
+        oldest_us: u64::try_from(seen.oldest.as_micros()).unwrap_or(u64::MAX),
+        cpu_permille: permille(seen.cpu.unwrap_or(0.0)),
         ..DecisionRecord::default()
     });
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates"
+)]
+fn permille(share: f32) -> u32 {
+    (share * 1000.0) as u32
 }
 
 /// The control segment's record of a worker's death; taken before its tasks are settled.

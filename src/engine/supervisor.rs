@@ -5,6 +5,7 @@
 mod health;
 mod inquest;
 mod messages;
+mod scaling;
 mod spawning;
 mod zygote;
 
@@ -134,6 +135,8 @@ pub(crate) struct Supervisor {
     looked_at: Instant,
     /// When the next task may miss its deadline, from then.
     next_late: Option<Duration>,
+    /// `None` if the engine does not scale.
+    scaler: Option<scaling::Scaler>,
     /// Workers that say more than can be heard, and since when nobody listens.
     unheard: Vec<(u64, Instant)>,
 }
@@ -190,8 +193,10 @@ impl Supervisor {
             Some(Role::Handler(_)) => Modules::of_this_process(),
             _ => Modules::default(),
         };
+        let scaler = scaling::Scaler::new(&shared)?;
         let supervisor = Self {
             shared,
+            scaler,
             zygote,
             sources,
             slots,
@@ -228,6 +233,9 @@ impl Supervisor {
                 std::thread::sleep(TICK); // out of kernel memory: try again
                 keys.clear();
             }
+            if let Some(scaler) = &mut self.scaler {
+                scaler.prepare();
+            }
             let mut core = shared.lock();
             for &key in &keys {
                 self.handle(&mut core, Source::from_key(key));
@@ -237,6 +245,7 @@ impl Supervisor {
             self.look_after_lanes(&mut core);
             self.take_over(&mut core);
             self.check_health(&mut core);
+            self.scale(&mut core);
             let missing = self.plan(&mut core);
             if !missing.is_empty() {
                 // Making segments takes a while: not under the lock.
@@ -262,6 +271,9 @@ impl Supervisor {
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
+            if let Some(look) = self.next_look(&core) {
+                timeout = timeout.min(look);
+            }
             if !self.hear_again(&mut core) {
                 timeout = timeout.min(SHORT_TICK);
             }

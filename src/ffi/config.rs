@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ffi::error::guard;
 use crate::ffi::handler::ForeignHandler;
 use crate::ffi::policy;
+use crate::ffi::scaling;
 use crate::ffi::sized;
 use crate::ffi::types::*;
 use crate::sandbox::Sandbox;
@@ -30,10 +31,14 @@ pub const MF_DISPATCH_POWER_OF_TWO: i32 = 3;
 
 /// In mf_config.scaling_policy: the minimum of workers, and mf_resize(); the default.
 pub const MF_SCALING_OFF: i32 = 0;
-/// In mf_config.scaling_policy: by load and thresholds. Not supported in this version.
+/// In mf_config.scaling_policy: by load and thresholds, counted per thread.
 pub const MF_SCALING_DEFAULT: i32 = 1;
-/// In mf_config.scaling_policy: ask mf_config.scaling. Not supported in this version.
+/// In mf_config.scaling_policy: ask mf_config.scaling.
 pub const MF_SCALING_CUSTOM: i32 = 2;
+/// In mf_config.scaling_policy: by queueing delay, arrivals and service times.
+pub const MF_SCALING_ADAPTIVE: i32 = 3;
+/// In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker.
+pub const MF_SCALING_COMPATIBLE: i32 = 4;
 
 /// In mf_config.affinity: workers run on any processor; the default.
 pub const MF_AFFINITY_NONE: i32 = 0;
@@ -76,7 +81,13 @@ pub type mf_dispatch_fn = Option<
     ) -> i32,
 >;
 
-/// Chooses how many workers a class should have; < 0 leaves that as it is.
+/// Chooses how many workers a class should have, given how many are wanted at present and counters
+/// of the whole engine; < 0 leaves that as it is. What is beyond the class's limits is brought inside.
+///
+/// It is called on a thread of its own, for one class after the other, while tasks are in flight or a
+/// class has more workers than its minimum. It may be slow; mf_engine_stop() waits for it, but not
+/// longer than a second, so what it uses must outlive it. It must not throw a C++ exception or longjmp
+/// out. The counters are valid until it returns.
 pub type mf_scaling_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -166,26 +177,28 @@ pub struct mf_config {
     pub dispatch: mf_dispatch_fn,
     /// Its first argument.
     pub dispatch_user: *mut c_void,
-    /// For MF_SCALING_CUSTOM.
+    /// For MF_SCALING_CUSTOM, else NULL.
     pub scaling: mf_scaling_fn,
     /// Its first argument.
     pub scaling_user: *mut c_void,
-    /// Nanoseconds between two looks at the load; this and the other scaling_* thresholds: 0 = the
-    /// default, not supported if not 0.
+    /// Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
+    /// scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
+    /// have a threshold ignores it.
     pub scaling_interval_ns: i64,
-    /// Grow if a task waits longer than this many nanoseconds.
+    /// Grow if a task waits longer than this many nanoseconds; 0 = 100 ms.
     pub scaling_max_wait_ns: i64,
-    /// Least nanoseconds between two changes.
+    /// Least nanoseconds between two changes; 0 = 200 ms.
     pub scaling_cooldown_ns: i64,
     /// MF_SCALING_*.
     pub scaling_policy: i32,
-    /// Grow if a class has more tasks per thread than this, in 1/1000, on average ...
+    /// Grow if a class has more tasks per thread than this, in 1/1000, on average (0 = 2500) ...
     pub scaling_load_permille: u32,
-    /// ... or any of its workers has more than this.
+    /// ... or any of its workers has more than this (0 = 4000).
     pub scaling_peak_permille: u32,
-    /// Do not grow if the processors are busier than this, in 1/1000.
+    /// Do not grow if the processors are busier than this, in 1/1000; 0 = 900, 1000 = no limit.
     pub scaling_cpu_permille: u32,
-    /// Shrink after so many idle looks in a row.
+    /// Shrink after so many idle looks in a row, a second apart or scaling_interval_ns if that is
+    /// longer; 0 = 3.
     pub scaling_idle_looks: u32,
     /// MF_AFFINITY_*.
     pub affinity: i32,
@@ -303,6 +316,7 @@ impl mf_config {
         self.check_later_features()?;
         let mut builder = crate::Engine::builder()
             .max_tasks(self.max_tasks)
+            .scaling(scaling::of(&self)?)
             .policy(policy::of(
                 self.dispatch_policy,
                 self.dispatch,
@@ -377,7 +391,6 @@ impl mf_config {
     /// Refuses what this version cannot do, and what no version can.
     fn check_later_features(&self) -> Result<()> {
         none_set(self.flags & !MF_ZYGOTE, 0, "mf_config.flags")?;
-        one_of(self.scaling_policy, 0, 2, "mf_config.scaling_policy")?;
         one_of(self.affinity, 0, 2, "mf_config.affinity")?;
         for class in self.classes {
             if class.reserved != [0; 2] {
@@ -391,20 +404,6 @@ impl mf_config {
             }
             off(class.nice == 0, "mf_class_config.nice")?;
         }
-        let thresholds = [
-            self.scaling_interval_ns,
-            self.scaling_max_wait_ns,
-            self.scaling_cooldown_ns,
-            self.scaling_load_permille.into(),
-            self.scaling_peak_permille.into(),
-            self.scaling_cpu_permille.into(),
-            self.scaling_idle_looks.into(),
-        ];
-        if thresholds.iter().any(|&t| t < 0) {
-            return Err(Error::invalid("a scaling_* threshold is negative"));
-        }
-        off(thresholds == [0; 7], "mf_config.scaling_*")?;
-        off(self.scaling.is_none(), "mf_config.scaling")?;
         off(self.affinity_count == 0, "mf_config.affinity_cpus")
     }
 

@@ -19,6 +19,7 @@ mod log;
 mod log_queue;
 mod per_process;
 mod policy;
+mod scaling;
 mod sized;
 mod slab;
 mod status;

@@ -10,6 +10,8 @@ pub(crate) mod sync;
 #[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
+pub(crate) mod cpu;
+#[cfg(not(loom))]
 pub(crate) mod crash;
 #[cfg(not(loom))]
 pub(crate) mod event;

@@ -64,6 +64,10 @@ static void configs(void) {
   REFUSED(cfg.dispatch_policy = MF_DISPATCH_CUSTOM, MF_E_INVALID); /* without a function */
   REFUSED(cfg.scaling_policy = 99, MF_E_INVALID);
   REFUSED(cfg.scaling_interval_ns = -1, MF_E_INVALID);
+  REFUSED(cfg.scaling_policy = MF_SCALING_CUSTOM, MF_E_INVALID); /* without a function */
+  REFUSED(cfg.scaling_idle_looks = 3, MF_E_INVALID);            /* without a policy */
+  REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT; cfg.scaling_interval_ns = 1, MF_E_INVALID);
+  REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT; cfg.scaling_cpu_permille = 1001, MF_E_INVALID);
   REFUSED(cfg.affinity = 3, MF_E_INVALID);
   REFUSED(cfg.sandbox = 1u << 31, MF_E_INVALID);
   REFUSED(cfg.default_attempts = 65536, MF_E_INVALID);
@@ -77,9 +81,6 @@ static void configs(void) {
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = (size_t)-1, MF_E_INVALID);
   /* Later. */
-  REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT, MF_E_UNSUPPORTED);
-  REFUSED(cfg.scaling_policy = MF_SCALING_CUSTOM, MF_E_UNSUPPORTED);
-  REFUSED(cfg.scaling_idle_looks = 3, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_SPREAD, MF_E_UNSUPPORTED);
   REFUSED(cfg.affinity = MF_AFFINITY_LIST, MF_E_UNSUPPORTED);
   REFUSED(cfg.classes[1].nice = 5, MF_E_UNSUPPORTED);

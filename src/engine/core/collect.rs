@@ -206,7 +206,9 @@ impl Core {
             lane.set_apart(self.classes[lane.class.index()].reserved == Some(lane.worker));
         }
         let (slot, rank) = (lane.worker, lane.rank());
-        self.classes[lane.class.index()].ready.note(slot, rank);
+        let class = &mut self.classes[lane.class.index()];
+        class.ready.note(slot, rank);
+        class.ended += u64::from(count);
         if !lane.suspects.is_empty() {
             self.quarantine(worker, "a completion makes no sense");
         } else if leaves {

@@ -60,6 +60,11 @@ impl Sticky {
         self.queues.keys().copied().collect()
     }
 
+    /// The first task of each priority for each worker.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = u32> {
+        self.queues.values().flat_map(CentralQueue::firsts)
+    }
+
     /// The next task for a worker.
     pub(crate) fn first(&self, worker: u32) -> Option<u32> {
         self.queues.get(&worker)?.first()

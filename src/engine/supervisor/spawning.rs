@@ -1,6 +1,7 @@
 //! Starting workers: which are missing, what they are made of, and what becomes of a failure.
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{BACKOFF, MAX_BACKOFF, SPAWNS, Source, Supervisor, is_staying};
 use crate::engine::core::{Core, Phase};
-use crate::engine::lane::{Lane, NewLane};
+use crate::engine::lane::{Lane, LaneState, NewLane};
 use crate::error::{Error, Result};
 use crate::shm::segments::{HostLane, LaneIdentity, LaneShape};
 use crate::sys::event::Event;
@@ -32,13 +33,19 @@ impl Supervisor {
             first = slots.end;
             let staying = slots.clone().filter(|&w| is_staying(core, w)).count();
             let target = core.classes[class.index()].target as usize;
-            for worker in slots
-                .rev()
-                .filter(|&w| is_staying(core, w))
-                .take(staying.saturating_sub(target))
-                .collect::<Vec<_>>()
-            {
-                core.dismiss(worker);
+            if staying > target {
+                // Those that are missed least: not there yet, or the least busy.
+                let mut leaving: Vec<u32> = slots.filter(|&w| is_staying(core, w)).collect();
+                leaving.sort_by_key(|&w| {
+                    let load = core.lanes[w as usize].as_ref().map(|lane| {
+                        let ready = lane.state == LaneState::Ready;
+                        (ready, lane.load())
+                    });
+                    (load, Reverse(w))
+                });
+                for &worker in &leaving[..staying - target] {
+                    core.dismiss(worker);
+                }
             }
             if self.zygote.socket().is_none() {
                 continue;

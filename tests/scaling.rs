@@ -1,0 +1,369 @@
+//! The number of workers follows the load, by the built-in policies and by the host's own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use common::{Board, collect, cpu_only, until, watchdog, watchdog_alone};
+use miniflow::{
+    Action, Builder, Class, Completion, Engine, Error, Policy, Scaling, Snapshot, Submission,
+    SubmitOptions,
+};
+
+fn scaled(min: u32, max: u32, scaling: Scaling) -> Builder {
+    // Other tests may keep the processors busy.
+    cpu_only(min, 1)
+        .workers_between(Class::CpuBound, min, max)
+        .scaling(scaling.cpu(1.0))
+}
+
+fn sleep_50_ms(_: &mut miniflow::worker::Task<'_>) -> miniflow::worker::TaskResult {
+    std::thread::sleep(Duration::from_millis(50));
+    Ok(())
+}
+
+fn submit(engine: &Engine, count: usize) {
+    let tasks = (0..count).map(|_| Submission::from(&b""[..]));
+    assert_eq!(engine.submit_batch(tasks).unwrap().len(), count);
+}
+
+fn actions(engine: &Engine, action: Action) -> usize {
+    let decisions = engine.scaling_decisions();
+    decisions.iter().filter(|d| d.action == action).count()
+}
+
+/// One worker would take 10 s.
+fn load_step(scaling: Scaling) {
+    const TASKS: usize = 200;
+    let engine = scaled(1, 8, scaling).handler(sleep_50_ms).start().unwrap();
+    let start = Instant::now();
+    submit(&engine, TASKS);
+    let mut all_ready = None;
+    let mut done: Vec<Completion> = Vec::new();
+    let mut since = BTreeMap::<u32, usize>::new();
+    while done.len() < TASKS {
+        let got = engine.poll(64, Some(Duration::from_millis(20))).unwrap();
+        if all_ready.is_none() && engine.stats().workers == 8 {
+            all_ready = Some(Instant::now());
+        } else if all_ready.is_some() {
+            for completion in &got {
+                *since.entry(completion.worker()).or_default() += 1;
+            }
+        }
+        done.extend(got);
+    }
+    let elapsed = start.elapsed();
+    assert!(done.iter().all(Completion::is_completed));
+    assert!(
+        elapsed < Duration::from_millis(2500),
+        "{elapsed:?}: {:?}",
+        engine.scaling_decisions()
+    );
+    let (least, most) = (since.values().min().unwrap(), since.values().max().unwrap());
+    assert_eq!(since.len(), 8, "every worker has a share: {since:?}");
+    assert!(*most as f64 <= *least as f64 * 1.5, "{since:?}");
+    assert!(actions(&engine, Action::Grow) <= 4);
+    for decision in engine.scaling_decisions() {
+        assert!(!decision.reason.is_empty());
+        assert_eq!(decision.snapshot.target, decision.before);
+    }
+}
+
+/// The times are those of a machine that others use too: three attempts.
+fn thrice(test: impl Fn() + std::panic::UnwindSafe + Copy) {
+    for _ in 0..2 {
+        if std::panic::catch_unwind(test).is_ok() {
+            return;
+        }
+    }
+    test();
+}
+
+#[test]
+fn a_load_step_is_done_four_times_as_fast_by_the_default_policy() {
+    let _watchdog = watchdog_alone(120);
+    thrice(|| load_step(Scaling::by_load()));
+}
+
+#[test]
+fn a_load_step_is_done_four_times_as_fast_by_the_adaptive_policy() {
+    let _watchdog = watchdog_alone(120);
+    thrice(|| load_step(Scaling::adaptive()));
+}
+
+#[test]
+fn after_the_load_the_minimum_of_workers_comes_back() {
+    let _watchdog = watchdog(120);
+    let engine = scaled(1, 4, Scaling::adaptive().idle_looks(1))
+        .handler(sleep_50_ms)
+        .start()
+        .unwrap();
+    submit(&engine, 100);
+    assert_eq!(collect(&engine, 100).len(), 100);
+    assert!(actions(&engine, Action::Grow) > 0);
+    until("one worker is left", || {
+        engine.workers().len() == 1 && engine.stats().workers == 1
+    });
+    assert!(actions(&engine, Action::Shrink) > 0);
+}
+
+#[test]
+fn new_workers_get_a_share_of_what_waits_already() {
+    let _watchdog = watchdog(60);
+    let board = Board::new();
+    let engine = scaled(1, 4, Scaling::by_load())
+        .handler(move |_| {
+            board.add(0);
+            board.wait(1);
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    submit(&engine, 40);
+    // Each task holds its worker: four run only if three new workers have taken theirs.
+    until("four run", || board.get(0) == 4);
+    board.set(1, 1);
+    assert_eq!(collect(&engine, 40).len(), 40);
+}
+
+#[test]
+fn a_resize_by_hand_is_kept_although_a_policy_would_decide_otherwise() {
+    let _watchdog = watchdog(60);
+    let board = Board::new();
+    let engine = scaled(1, 4, Scaling::by_load())
+        .handler(move |_| {
+            board.wait(0);
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    engine.resize(Class::CpuBound, 2).unwrap();
+    submit(&engine, 50);
+    until("two are ready", || engine.stats().workers == 2);
+    let start = Instant::now();
+    until("many looks have passed", || {
+        start.elapsed() > Duration::from_secs(1)
+    });
+    assert_eq!(engine.workers().len(), 2);
+    let decisions = engine.scaling_decisions();
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(
+        (decisions[0].action, decisions[0].before, decisions[0].after),
+        (Action::Resize, 1, 2)
+    );
+    board.set(0, 1);
+    assert_eq!(collect(&engine, 50).len(), 50);
+}
+
+#[test]
+fn a_policy_of_the_hosts_own_decides_within_the_limits() {
+    let _watchdog = watchdog(60);
+    let wanted = Arc::new(AtomicU32::new(3));
+    let asked = Arc::clone(&wanted);
+    let policy = move |s: &Snapshot| {
+        assert_eq!((s.class, s.min, s.max), (Class::CpuBound, 1, 4));
+        Some(asked.load(SeqCst))
+    };
+    let engine = scaled(
+        1,
+        4,
+        Scaling::custom(policy).interval(Duration::from_millis(5)),
+    )
+    .handler(|_| Ok(()))
+    .start()
+    .unwrap();
+    let reach = |ask: u32, workers: u64| {
+        wanted.store(ask, SeqCst);
+        until("the policy has its way", || {
+            // A policy is asked while there is something to do.
+            let id = engine.submit(b"").unwrap();
+            engine.wait(id, None).unwrap();
+            engine.stats().workers == workers
+        });
+    };
+    reach(3, 3);
+    reach(100, 4);
+    reach(0, 1);
+    assert_eq!(actions(&engine, Action::Failure), 0);
+}
+
+#[test]
+fn a_policy_that_panics_is_logged_and_asked_again() {
+    let _watchdog = watchdog(60);
+    let mut calls = 0;
+    let policy = move |_: &Snapshot| {
+        calls += 1;
+        if calls < 3 {
+            std::panic::resume_unwind(Box::new("a bad policy"));
+        }
+        Some(2)
+    };
+    let board = Board::new();
+    let engine = scaled(
+        1,
+        2,
+        Scaling::custom(policy).interval(Duration::from_millis(5)),
+    )
+    .handler(move |_| {
+        board.wait(0);
+        Ok(())
+    })
+    .start()
+    .unwrap();
+    submit(&engine, 4);
+    until("the third answer counts", || engine.stats().workers == 2);
+    assert_eq!(actions(&engine, Action::Failure), 2);
+    assert!(
+        engine.scaling_decisions()[0]
+            .reason
+            .contains("a bad policy")
+    );
+    board.set(0, 1);
+    assert_eq!(collect(&engine, 4).len(), 4);
+}
+
+#[test]
+fn a_policy_that_thinks_for_ever_stalls_neither_the_engine_nor_its_end() {
+    let _watchdog = watchdog(60);
+    let asked = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&asked);
+    let policy = move |_: &Snapshot| -> Option<u32> {
+        told.store(true, SeqCst);
+        loop {
+            std::thread::park();
+        }
+    };
+    let engine = scaled(
+        2,
+        4,
+        Scaling::custom(policy).interval(Duration::from_millis(5)),
+    )
+    .handler(|_| Ok(()))
+    .start()
+    .unwrap();
+    until("it is asked", || {
+        let id = engine.submit(b"").unwrap();
+        engine.wait(id, None).unwrap();
+        asked.load(SeqCst)
+    });
+    submit(&engine, 1000);
+    assert_eq!(collect(&engine, 1000).len(), 1000);
+    let worker = engine.workers()[0];
+    common::kill(worker.pid);
+    until("the killed worker is replaced", || {
+        engine.stats().workers == 2 && engine.workers()[0].pid != worker.pid
+    });
+    engine.stop(Some(Duration::from_secs(10))).unwrap();
+}
+
+#[test]
+fn bad_settings_and_a_policy_that_is_used_twice_are_refused() {
+    let _watchdog = watchdog(60);
+    for scaling in [
+        Scaling::by_load().interval(Duration::ZERO),
+        Scaling::by_load().load(0.0),
+        Scaling::by_load().peak(f32::NAN),
+        Scaling::adaptive().idle_looks(0),
+    ] {
+        let started = cpu_only(1, 1).handler(|_| Ok(())).scaling(scaling).start();
+        assert!(matches!(started, Err(Error::Invalid(_))));
+    }
+    let builder = scaled(1, 2, Scaling::custom(|_: &Snapshot| None)).handler(|_| Ok(()));
+    let _first = builder.clone().start().unwrap();
+    assert!(matches!(builder.start(), Err(Error::Invalid(_))));
+}
+
+/// Tells the other thread that this one has ended, in whatever way.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// A worker that leaves may be gone before it is killed.
+fn kill_if_there(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Under load of several policies and with sticky keys, every task has exactly one completion.
+#[test]
+fn resizes_up_and_down_with_kills_lose_no_task_and_deliver_none_twice() {
+    let _watchdog = watchdog(300);
+    const RESIZES: u32 = 1000;
+    let engine = cpu_only(2, 1)
+        .workers_between(Class::CpuBound, 2, 6)
+        .default_attempts(100)
+        .handler(|_| Ok(()))
+        .start()
+        .unwrap();
+    let done = AtomicBool::new(false);
+    let (mut submitted, mut ended) = (0_u64, 0_u64);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _end = SetAtEnd(&done); // also if an assertion fails here
+            let policies = [Policy::LeastLoaded, Policy::PowerOfTwo, Policy::RoundRobin];
+            let mut seed = 1_u32;
+            for round in 0..RESIZES {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                engine.resize(Class::CpuBound, 1 + (seed >> 8) % 6).unwrap();
+                if round % 50 == 0 {
+                    let policy = &policies[(round / 50 % 3) as usize];
+                    engine.set_policy(policy.clone()).unwrap();
+                    if let Some(row) = engine.workers().iter().find(|row| row.pid != 0) {
+                        kill_if_there(row.pid);
+                    }
+                }
+                let before = engine.stats().completed;
+                until("a task has ended", || engine.stats().completed > before);
+            }
+        });
+        while !done.load(SeqCst) || submitted != ended {
+            if !done.load(SeqCst) && submitted - ended < 5000 {
+                for key in 0..20 {
+                    let options = SubmitOptions::new().sticky_key(key);
+                    engine.submit_with(b"", &options).unwrap();
+                    submitted += 1;
+                }
+            }
+            ended += engine
+                .poll(256, Some(Duration::from_millis(5)))
+                .unwrap()
+                .len() as u64;
+        }
+    });
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.submitted, stats.queued, stats.on_workers),
+        (submitted, 0, 0)
+    );
+    assert_eq!(
+        engine
+            .poll(1, Some(Duration::from_millis(50)))
+            .unwrap()
+            .len(),
+        0
+    );
+    let decisions = engine.scaling_decisions();
+    assert_eq!(decisions.len(), 1000);
+    let mut target = decisions[0].before;
+    for decision in &decisions {
+        assert_eq!(decision.before, target);
+        target = decision.after;
+    }
+    let workers = u64::from(target);
+    until("as many workers as the last resize said", || {
+        engine.stats().workers == workers && engine.workers().len() as u64 == workers
+    });
+}
