@@ -11,6 +11,7 @@ pub(crate) mod by_load;
 pub(crate) mod custom;
 pub(crate) mod log;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 mod simulation;
 
 use std::borrow::Cow;

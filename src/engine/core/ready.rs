@@ -274,6 +274,10 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "small numbers of a test; a bench has this module without them"
+)]
 mod tests {
     use super::*;
 
