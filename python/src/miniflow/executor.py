@@ -82,12 +82,12 @@ class Executor(concurrent.futures.Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        if retries < 0:
-            raise ValueError("retries must not be negative")
+        if not 0 <= retries < 65_535:
+            raise ValueError("retries must be from 0 to 65534")
         self._settings = Settings(
             cpu=ClassSettings(workers=max_workers, timeout=timeout),
             name=name,
-            preload=tuple(preload),
+            preload=preload if isinstance(preload, str) else tuple(preload),
             initializer=initializer,
             initargs=tuple(initargs),
             python=python,
