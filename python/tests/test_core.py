@@ -21,7 +21,7 @@ import calls
 import processes
 import pytest
 
-from miniflow import Executor
+from miniflow import Executor, _core
 from miniflow._core import Core
 from miniflow._settings import ClassSettings, Settings
 
@@ -301,3 +301,23 @@ def test_ctrl_c_interrupts_a_submission_that_waits_for_room() -> None:
         assert time.monotonic() - begun < 5
         timer.join()
         made.shutdown(cancel_futures=True)
+
+
+def test_a_lead_changes_hands_while_others_look_whether_it_was_left_behind(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the time, instead of every now and then."""
+    monkeypatch.setattr(_core, "_SLICE", 0.00005)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+
+            def work(index: int) -> int:
+                return sum(executor.submit(calls.add, index, n).result(20) for n in range(1000))
+
+            assert list(threads.map(work, range(12))) == [1000 * index + 499500 for index in range(12)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert not core_of(executor)._lead
+    assert core_of(executor).outstanding == 0
