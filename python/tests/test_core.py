@@ -105,7 +105,7 @@ def test_no_result_is_lost_or_told_twice_when_ctrl_c_comes_at_any_moment(
             if future is not None:
                 accepted.append((number, future))
             number += 1
-            if chance.random() < 0.3:
+            if accepted and chance.random() < 0.3:
                 _, waited = accepted[-1 - int(chance.random() * min(50, len(accepted)))]
                 rain.step(partial(waited.result, TIMEOUT))
             if chance.random() < 0.05:

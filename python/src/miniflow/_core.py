@@ -381,7 +381,7 @@ class Core:
                 return False
         else:
             for _ in range(_ATTEMPTS - 1):
-                data = self._hold(handle, at, size) if handle else _string_at(at, size)
+                data = _string_at(at, size) if size < _VIEW_FROM else self._hold(handle, at, size)
                 try:
                     sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
                     return False
