@@ -29,7 +29,10 @@
  */
 #define MF_E_INVALID (-1)
 
-/** A bounded resource is full now. Nothing was accepted: poll completions, or try again later. */
+/**
+ * A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+ * Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
+ */
 #define MF_E_WOULD_BLOCK (-2)
 
 /** The time given for the call has passed. */
@@ -222,8 +225,8 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
- * lives as long as it. One thread at a time may use it, whichever that is.
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and
+ * mf_task_reply_buf() give lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
 
@@ -614,8 +617,8 @@ typedef struct mf_completion {
   uint32_t reserved0;
   /**
    * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
-   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
-   * change if that worker misbehaves.
+   * any bytes with MF_F_DATA; NULL if there is none. A long one is read where its worker wrote
+   * it: it stays, but may change if that worker misbehaves.
    */
   const void *data;
   /** Bytes at data. */
@@ -638,7 +641,10 @@ typedef struct mf_work {
   uint32_t attempt;
   /** The task in hand; NULL with every error. */
   struct mf_task *task;
-  /** The payload, read-only, until the task ends; not NULL, also if it is empty. */
+  /**
+   * The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+   * empty.
+   */
   const void *payload;
   /** Bytes at payload. */
   size_t len;
@@ -1334,8 +1340,8 @@ int32_t mf_task_progress(struct mf_task *task, uint64_t done, uint64_t total);
 int32_t mf_task_cancelled(const struct mf_task *task);
 
 /**
- * Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
- * mf_task_payload() and mf_task_reply_buf() gave.
+ * Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+ * and so is what mf_task_payload() and mf_task_reply_buf() gave.
  *
  * - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
  * - `code`: 0 = completed, anything else = failed with that code.
@@ -1357,8 +1363,8 @@ int32_t mf_task_finish(struct mf_task *task, int32_t code);
  *   the data come back as they are, with MF_F_DATA in mf_completion.flags.
  * - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
  *
- * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
- * then. Any other code replaces that failure.
+ * A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+ * not used then. Any other code replaces that failure.
  *
  * Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
  * error the task is still in hand (an earlier reply may be gone) and can be ended with something
@@ -1469,8 +1475,8 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Takes the next task. Threads may wait here side by side.
  *
  * - `worker`: the joined lane.
- * - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
- *   error.
+ * - `task`: receives the task, to be ended by mf_task_finish() or mf_task_end(), on any thread; NULL
+ *   with every error.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
  *
  * Returns MF_OK, or
@@ -1484,7 +1490,9 @@ int32_t mf_worker_join(struct mf_worker **worker);
  * Pointers:
  * `task` is NULL or valid for a write.
  */
-int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t timeout_ns);
+int32_t mf_worker_next(struct mf_worker *worker,
+                       struct mf_task **task,
+                       int64_t timeout_ns);
 
 /**
  * mf_worker_next() that also tells everything about the task, for callers to whom each call is
@@ -1492,8 +1500,8 @@ int32_t mf_worker_next(struct mf_worker *worker, struct mf_task **task, int64_t 
  * mf_task_user_data() would.
  *
  * - `worker`: the joined lane.
- * - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
- *   it is unusable itself.
+ * - `work`: receives the task, to be ended as one of mf_worker_next() is; its `size` is set by the
+ *   caller. Zeros with every error, except if it is unusable itself.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
  *
  * Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version

@@ -499,8 +499,8 @@ pub unsafe extern "C" fn mf_task_cancelled(task: *const mf_task) -> i32 {
     guard(|| with(task, |task| Ok(i32::from(task.is_cancelled()))))
 }
 
-/// Ends a task that mf_worker_next() gave out. The handle is stale afterwards, and so is what
-/// mf_task_payload() and mf_task_reply_buf() gave.
+/// Ends a task that mf_worker_next() or mf_worker_take() gave out. The handle is stale afterwards,
+/// and so is what mf_task_payload() and mf_task_reply_buf() gave.
 ///
 /// - `task`: the task in hand. A handler's task is none of those: it ends when the handler returns.
 /// - `code`: 0 = completed, anything else = failed with that code.
@@ -533,8 +533,8 @@ pub unsafe extern "C" fn mf_task_finish(task: *mut mf_task, code: i32) -> i32 {
 ///   the data come back as they are, with MF_F_DATA in mf_completion.flags.
 /// - `data`, `len`: bytes, which are copied; `data` may be NULL if `len` is 0.
 ///
-/// A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are not used
-/// then. Any other code replaces that failure.
+/// A code of 0 does not undo what mf_task_fail() or mf_task_fail_data() was told before; the data are
+/// not used then. Any other code replaces that failure.
 ///
 /// Returns MF_OK: the task has ended and the handle is stale, as after mf_task_finish(). With every
 /// error the task is still in hand (an earlier reply may be gone) and can be ended with something

@@ -15,6 +15,7 @@ pub const MF_OK: i32 = 0;
 /// Also the answer to every use of an engine in a forked child of its process.
 pub const MF_E_INVALID: i32 = -1;
 /// A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+/// Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
 pub const MF_E_WOULD_BLOCK: i32 = -2;
 /// The time given for the call has passed.
 pub const MF_E_TIMEOUT: i32 = -3;
@@ -122,8 +123,8 @@ pub struct mf_worker {
 }
 
 /// The task in hand, on the worker's side: valid until its handler returns, or until
-/// mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
-/// lives as long as it. One thread at a time may use it, whichever that is.
+/// mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and
+/// mf_task_reply_buf() give lives as long as it. One thread at a time may use it, whichever that is.
 #[derive(Debug)]
 pub struct mf_task {
     _private: [u8; 0],
@@ -163,8 +164,8 @@ pub struct mf_completion {
     /// 0.
     pub reserved0: u32,
     /// The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
-    /// any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
-    /// change if that worker misbehaves.
+    /// any bytes with MF_F_DATA; NULL if there is none. A long one is read where its worker wrote
+    /// it: it stays, but may change if that worker misbehaves.
     pub data: *const c_void,
     /// Bytes at data.
     pub len: usize,
@@ -366,7 +367,8 @@ pub struct mf_work {
     pub attempt: u32,
     /// The task in hand; NULL with every error.
     pub task: *mut mf_task,
-    /// The payload, read-only, until the task ends; not NULL, also if it is empty.
+    /// The payload, read-only, until the task ends (see mf_task_view()); not NULL, also if it is
+    /// empty.
     pub payload: *const c_void,
     /// Bytes at payload.
     pub len: usize,

@@ -90,8 +90,8 @@ pub unsafe extern "C" fn mf_worker_join(worker: *mut *mut mf_worker) -> i32 {
 /// Takes the next task. Threads may wait here side by side.
 ///
 /// - `worker`: the joined lane.
-/// - `task`: receives the task, to be ended by mf_task_finish(), on any thread; NULL with every
-///   error.
+/// - `task`: receives the task, to be ended by mf_task_finish() or mf_task_end(), on any thread; NULL
+///   with every error.
 /// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
 ///
 /// Returns MF_OK, or
@@ -138,8 +138,8 @@ const NO_WORK: mf_work = mf_work {
 /// mf_task_user_data() would.
 ///
 /// - `worker`: the joined lane.
-/// - `work`: receives the task; its `size` is set by the caller. Zeros with every error, except if
-///   it is unusable itself.
+/// - `work`: receives the task, to be ended as one of mf_worker_next() is; its `size` is set by the
+///   caller. Zeros with every error, except if it is unusable itself.
 /// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
 ///
 /// Returns MF_OK, or the errors of mf_worker_next(); MF_E_INVALID also for a size that no version

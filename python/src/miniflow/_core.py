@@ -115,12 +115,13 @@ class Core:
         self._stopping = False
         self._stopped = False
         self._inherited = False
-        _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
+        _log.start()
         try:
             _abi.check(_abi.lib.mf_engine_start(prepared.config, ctypes.byref(handle)))
         except BaseException:
+            _log.stop()
             prepared.close()
             raise
         self._handle = handle
@@ -629,6 +630,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def _free(handle: ctypes.c_void_p, prepared: Prepared) -> None:
     _abi.lib.mf_engine_free(handle)
+    _log.stop()
     prepared.close()
 
 

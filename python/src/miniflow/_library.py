@@ -41,13 +41,14 @@ def find() -> Path:
     if sys.platform != "linux":
         raise ImportError(f"miniflow runs on Linux only, and this is {sys.platform}")
     module = Path(__file__).resolve()
-    if installed := sorted(module.parent.glob("_native*.so")):
-        return installed[0]
-    checkout = module.parents[3]
+    # More than one only in a checkout that was installed as editable, by several versions of Python.
+    if installed := list(module.parent.glob("_native*.so")):
+        return max(installed, key=_written)
+    checkout = module.parent.parent.parent.parent
     built = [checkout / "target" / profile / "libminiflow.so" for profile in ("release", "debug")]
     built = [path for path in built if path.is_file()]
     if built:
-        return max(built, key=lambda path: path.stat().st_mtime)
+        return max(built, key=_written)
     if (checkout / "include" / "miniflow.h").is_file():
         raise ImportError(
             f"the miniflow library is not built: run `cargo build --release --lib` in {checkout}, "
@@ -57,6 +58,10 @@ def find() -> Path:
         f"no miniflow library is installed beside {module}: install the package again, "
         f"or let {VARIABLE} name the file libminiflow.so"
     )
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def load(path: Path, abi_version: int, prototypes: Mapping[str, Prototype]) -> tuple[ctypes.CDLL, Short]:

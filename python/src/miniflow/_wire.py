@@ -45,6 +45,9 @@ JSON_RAISED = b"e"  # JSON: {"error": text, "type": text, "traceback": text, "st
 # Either, with buffers out of band.
 BUFFERS = b"B"
 
+# Results of so many bytes need no memory of their own, and are returned without waiting for any.
+INLINE = 152
+
 Message = Union[bytes, "Envelope"]
 Readable = Union[bytes, memoryview]
 

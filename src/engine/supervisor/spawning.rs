@@ -4,6 +4,8 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::{BACKOFF, MAX_BACKOFF, SPAWNS, Source, Supervisor, is_staying};
 use crate::engine::core::{Core, Phase};
 use crate::engine::lane::{Lane, NewLane};
@@ -55,7 +57,7 @@ impl Supervisor {
     }
 
     /// Makes the segments of a new incarnation and asks the zygote for its process. Called without
-    /// the lock.
+    /// the lock. [`Error::Closed`] if the zygote is gone.
     pub(super) fn prepare(&mut self, worker: u32, class: Class) -> Result<NewLane> {
         self.incarnations += 1;
         let incarnation = self.incarnations;
@@ -94,7 +96,10 @@ impl Supervisor {
             incarnation,
         }
         .send(zygote, &fds)
-        .map_err(|e| Error::system("sendmsg", "cannot ask the zygote for a worker", e))?;
+        .map_err(|e| match e {
+            Errno::PIPE | Errno::CONNRESET => Error::Closed,
+            _ => Error::system("sendmsg", "cannot ask the zygote for a worker", e),
+        })?;
         Ok(NewLane {
             worker,
             incarnation,
@@ -121,6 +126,9 @@ impl Supervisor {
     }
 
     pub(super) fn put_off(&mut self, core: &mut Core, worker: u32, class: Class, error: Error) {
+        if matches!(error, Error::Closed) {
+            return; // the next turn hears of the zygote's death, and why it died
+        }
         log::error!("worker {worker} cannot be started: {error}");
         self.note_bad_start(core, class, error.to_string(), false);
         let slot = &mut self.slots[worker as usize];

@@ -7,7 +7,9 @@ directory sees; sys.path stays as it is.
 
 * `from . import helper` and `from .helper import f` find files beside the script by the package's __path__.
 * `import helper` does through an __import__ in the modules' own __builtins__, which looks beside the script
-  first. As for `python script.py`, built-in and frozen modules (`time`, `os`) can not be shadowed so.
+  first. As for `python script.py`, what is built in (`time`) or needed to start (`os`) cannot be hidden so.
+* What everybody finds by that name, because the directory is on the program's own sys.path, is no sibling:
+  the program and its scripts share its classes, and it is loaded once, as in any program.
 * A script is not the sibling of its name: a helper that imports the script gets a second module, as it does
   for `python script.py`.
 * The directory's own __init__.py is not run, and there is no `from .. import`.
@@ -36,8 +38,8 @@ from importlib.machinery import (
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
-    FrozenImporter,
     ModuleSpec,
+    PathFinder,
     SourceFileLoader,
     SourcelessFileLoader,
 )
@@ -54,6 +56,12 @@ ROOT = "_miniflow_scripts"
 # By name. The finder is asked for a name only, and gets from here to the package.
 _packages: dict[str, Package] = {}
 _naming = threading.Lock()
+
+# What is loaded before a script is looked for, and so never found beside it.
+_STARTUP = (
+    "_collections_abc _sitebuiltins abc codecs encodings genericpath io os posixpath site stat __main__"
+)
+_NEVER_SIBLINGS = frozenset(sys.builtin_module_names) | frozenset(_STARTUP.split())
 
 _MADE_UP = re.compile(rf"{ROOT}\.\w+\.(?:(\w+)@\d+)?")
 
@@ -123,7 +131,7 @@ class Package:
     def load(self, name: str, path: str, content: bytes) -> ModuleType:
         """Runs a script's source as the module `name`, which name_script() gave.
 
-        Raises what the script raises.
+        Raises what the script raises; the module is to be forgotten then.
         """
         # What a directory holds is remembered by its time stamp, too: a sibling may have come just now.
         self.forget_listings()
@@ -134,11 +142,7 @@ class Package:
         module.__dict__["__builtins__"] = self._builtins
         code = loader.compile(content)
         sys.modules[name] = module
-        try:
-            exec(code, module.__dict__)
-        except BaseException:
-            sys.modules.pop(name, None)
-            raise
+        exec(code, module.__dict__)
         register_by_value()
         return module
 
@@ -237,8 +241,9 @@ class Package:
         fromlist = fromlist or ()
         if level > 0:
             module = ordinary(name, globals, locals, fromlist, level)
-            parent = str(globals["__package__"]) if globals else ""
-            self._note(globals, importlib.util.resolve_name("." * level + name, parent), fromlist)
+            parent = globals.get("__package__") if globals else None
+            if isinstance(parent, str):
+                self._note(globals, importlib.util.resolve_name("." * level + name, parent), fromlist)
             return module
         top = name.partition(".")[0]
         if self._has(top):
@@ -258,13 +263,15 @@ class Package:
         known = self._is_sibling.get(top)
         if known is not None:
             return known
-        if top in sys.builtin_module_names or top == "__main__" or FrozenImporter.find_spec(top):
+        if top in _NEVER_SIBLINGS:
             return False
         spec = self.find(f"{self.name}.{top}", [self.directory])
         if spec is None:
             return False
         # A directory without __init__.py is a package only if nothing else has that name.
         if spec.loader is None and (top in sys.modules or importlib.util.find_spec(top)):
+            return False
+        if _is_public(top, spec):
             return False
         self._is_sibling[top] = True
         return True
@@ -299,6 +306,14 @@ class Package:
             ahead.extend(more)
         sources = (self._siblings.get(name) for name in sorted(reached))
         return tuple(source for source in sources if source is not None)
+
+
+def _is_public(top: str, found: ModuleSpec) -> bool:
+    """Whether everybody's `import top` finds the very file (or package) that is beside the script."""
+    ordinary = PathFinder.find_spec(top)
+    if ordinary is None or ordinary.origin is None or found.origin is None:
+        return False
+    return os.path.realpath(ordinary.origin) == os.path.realpath(found.origin)
 
 
 class _Loader(SourceFileLoader):

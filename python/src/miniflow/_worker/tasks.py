@@ -143,9 +143,10 @@ class Runner:
         failed.__cause__ = self._broken
         return failed
 
-    def refusal(self, why: str) -> bytes:
+    def refusal(self, why: str, *, as_json: bool) -> bytes:
         """The reply of a task whose own reply cannot be stored."""
-        return Failure.of(WorkerError(why)).to_pickle()
+        failure = Failure.of(WorkerError(why))
+        return failure.to_json() if as_json else failure.to_pickle()
 
 
 def _script_value(kind: bytes, value: Any) -> _wire.Message:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -75,20 +76,20 @@ def _story(outcome: Outcome, limit: float) -> str:
 def _run(pool: str, scenario: str, tasks: int, limit: float) -> Outcome:
     """Runs the program in a process group of its own, of which nothing is left afterwards."""
     command = [sys.executable, "-m", "miniflow.bench.crash_program", pool, scenario, str(tasks), str(limit)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        # It limits itself; this is for a pool that does not even start or let go.
-        out, _ = process.communicate(timeout=limit + 60)
-    except subprocess.TimeoutExpired:
-        out = b""
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-    if not out:
-        return Outcome(0, 0, tasks, "")
-    return Outcome(*json.loads(out))
+    # Not a pipe: its end would come only when the last worker of a pool that hangs is gone.
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            # It limits itself; this is for a pool that does not even start.
+            process.wait(limit + 60)
+        except subprocess.TimeoutExpired:
+            return Outcome(0, 0, tasks, "")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        said = out.read()
+    if not said:
+        raise RuntimeError(f"{' '.join(command)} ended with code {process.returncode} and said nothing")
+    return Outcome(*json.loads(said))

@@ -18,7 +18,10 @@ use super::params::Param;
 /// Exit status: 0 when every task completed, 1 when some did not or something went wrong,
 /// 2 for a wrong command line, 130 when interrupted by Ctrl-C, 143 by SIGTERM.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    override_usage = "miniflow run [OPTIONS] SCRIPT\n       miniflow run [OPTIONS] --program -- ARGV..."
+)]
 pub(crate) struct Args {
     /// Python script that defines main(params, context)
     #[arg(
@@ -143,7 +146,7 @@ impl Args {
 }
 
 /// Processors that this process may use: the affinity mask, and the quota of its cgroups.
-fn processors() -> u32 {
+pub(crate) fn processors() -> u32 {
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(count).map_or(MAX_WORKERS, |n| n.min(MAX_WORKERS))
 }

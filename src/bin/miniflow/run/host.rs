@@ -20,6 +20,10 @@ use crate::error::{Error, Result};
 
 /// How long running tasks may go on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
+/// Programs of which none has answered for so long may never do so.
+const SILENCE: Duration = Duration::from_secs(5);
+const HINT: &str = "miniflow run: the program has not answered a line for 5 s; one that buffers its \
+                    output never does: run it under `stdbuf -oL`, or with its own option for that";
 /// Completions taken at a time.
 const BATCH: usize = 256;
 /// Bytes of results that wait for their turn (--ordered), before no more tasks are submitted.
@@ -50,6 +54,15 @@ pub(crate) enum Turn {
         waiting: BTreeMap<u64, Vec<u8>>,
         bytes: usize,
     },
+}
+
+/// Whether the user is told that nothing comes of the tasks.
+#[derive(Debug, Clone, Copy)]
+enum Hint {
+    /// There are none yet.
+    None,
+    Due(Instant),
+    Given,
 }
 
 impl Turn {
@@ -83,15 +96,18 @@ impl Host<'_> {
         let event = self.engine.event_fd();
         let event = event.map_err(Error::engine("cannot watch the engine"))?;
         let mut batch = Vec::with_capacity(BATCH);
-        let mut deadline = None;
-        while !self.flight.is_over() {
+        let (mut deadline, mut hint) = (None, Hint::None);
+        loop {
+            self.flight.bell().hush(); // before looking at what it rings for
+            if self.flight.is_over() {
+                return Ok(());
+            }
             if self.signals.seen().is_some() {
                 let deadline = *deadline.get_or_insert_with(|| self.interrupt());
                 if Instant::now() >= deadline {
                     return Ok(());
                 }
             }
-            self.flight.bell().hush();
             let rejected = self.settle_rejected()?;
             let polled = self
                 .engine
@@ -100,31 +116,46 @@ impl Host<'_> {
             self.settle(&mut batch)?;
             let figures = self.figures();
             self.progress.show(figures);
+            self.hint(&mut hint);
             if rejected == 0 && polled == 0 {
                 wait_readable(&[event, self.flight.bell().as_fd()], Some(TICK));
             }
         }
-        Ok(())
+    }
+
+    /// Tells what a silent program may lack.
+    fn hint(&self, hint: &mut Hint) {
+        let waits = matches!(self.form, Form::Line) && self.tally.tasks() == 0;
+        match *hint {
+            // Relaxed, as in `figures`.
+            Hint::None if waits && self.meter.found.load(Relaxed) > 0 => {
+                *hint = Hint::Due(Instant::now() + SILENCE);
+            }
+            Hint::Due(due) if waits && Instant::now() >= due => {
+                self.progress.note(HINT);
+                *hint = Hint::Given;
+            }
+            _ => {}
+        }
     }
 
     /// Ends the feeding and takes back what no worker has started; returns when the patience ends.
     fn interrupt(&mut self) -> Instant {
         self.flight.close();
-        let (mut queued, mut running) = (0, 0);
+        let mut running = 0;
         for id in self.flight.ids() {
-            // What runs is not told: a task that stops half-way would look complete.
+            // What runs is not told: a task that stops half-way would look complete. What is done
+            // has its result, unless a worker has only handed it back: that is not started again.
             match self.engine.task_state(id) {
-                Ok(TaskState::Queued) => {
-                    queued += 1;
-                    let _ = self.engine.cancel(id); // just ended: it has a result then
-                }
                 Ok(TaskState::Running { .. }) => running += 1,
-                _ => {}
+                Ok(_) => {
+                    let _ = self.engine.cancel(id); // gone meanwhile: it has ended
+                }
+                Err(_) => {}
             }
         }
         self.progress.note(&format!(
-            "miniflow run: interrupted; {queued} queued tasks taken back, {running} running ones have \
-             {} s to end (once more: at once)",
+            "miniflow run: interrupted; running tasks ({running}) have {} s to end; once more: at once",
             GRACE.as_secs()
         ));
         Instant::now() + GRACE

@@ -5,6 +5,7 @@
 
 mod args;
 mod bell;
+mod executable;
 mod feed;
 mod flight;
 mod host;
@@ -16,6 +17,7 @@ pub(crate) mod program;
 mod progress;
 mod resume;
 mod row;
+mod script;
 mod signals;
 mod source;
 mod tally;
@@ -39,6 +41,7 @@ use self::host::{Host, Turn};
 use self::index_set::IndexSet;
 use self::output::Output;
 use self::progress::Progress;
+use self::script::Script;
 use self::signals::Signals;
 use self::source::Source;
 use self::tally::Tally;
@@ -52,7 +55,7 @@ const START: Duration = Duration::from_secs(120);
 /// Runs all tasks; returns the exit status.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let crew = args.crew();
-    let work = Work::of(args)?;
+    let work = Work::of(args, &crew)?;
     let bell = Arc::new(Bell::new()?);
     let source = match &args.params {
         Some(path) => Some(Source::open(path, Arc::clone(&bell))?),
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let signals = Signals::block()?;
     redirect()?;
     let engine = work
-        .engine(settings(&crew), args)?
+        .engine(settings(&crew), args)
         .start()
         .map_err(Error::engine("cannot start the workers"))?;
     signals.watch(Arc::clone(&bell))?;
@@ -71,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         args,
         crew,
         done,
-        form: work.form()?,
+        form: work.form(),
         signals,
         engine,
         stop: bell,
@@ -84,26 +87,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// What the tasks are.
 #[derive(Debug)]
 enum Work {
+    Script(Script),
     Program(program::Command),
 }
 
 impl Work {
-    fn of(args: &Args) -> Result<Self> {
-        match args.program {
-            true => Ok(Self::Program(program::Command::find(&args.argv)?)),
-            false => Err(Error::Unfit("scripts are not there yet".into())),
+    fn of(args: &Args, crew: &Crew) -> Result<Self> {
+        match &args.script {
+            Some(path) => Script::find(path, args, crew).map(Self::Script),
+            None => program::Command::find(&args.argv).map(Self::Program),
         }
     }
 
-    fn form(&self) -> Result<Form> {
+    fn form(&self) -> Form {
         match self {
-            Self::Program(_) => Ok(Form::Line),
+            Self::Script(script) => script.form(),
+            Self::Program(_) => Form::Line,
         }
     }
 
-    fn engine(&self, builder: Builder, args: &Args) -> Result<Builder> {
+    fn engine(&self, builder: Builder, args: &Args) -> Builder {
         match self {
-            Self::Program(command) => Ok(command.engine(builder, args.timeout)),
+            Self::Script(script) => script.engine(builder),
+            Self::Program(command) => command.engine(builder, args.timeout),
         }
     }
 }

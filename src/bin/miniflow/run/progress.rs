@@ -1,9 +1,10 @@
 //! What the user sees meanwhile, on standard error.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle as BarStyle};
 
 use super::args::ProgressStyle;
 use super::tally::per_second;
@@ -15,7 +16,7 @@ const PLAIN: Duration = Duration::from_secs(1);
 
 /// The bar, once it is known how much there is to do.
 const BOUNDED: &str =
-    "[{bar:30}] {human_pos}/{human_len} {percent}%  {per_sec}  {elapsed}<{eta}  {msg}";
+    "[{bar:30}] {human_pos}/{human_len} {percent}%  {rate}  {elapsed}<{eta}  {msg}";
 
 /// What there is to show, without what was done before this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Progress {
     fn bar() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_style(style(
-            "{spinner} {human_pos} done  {per_sec}  {elapsed}  {msg}",
+            "{spinner} {human_pos} done  {rate}  {elapsed}  {msg}",
         ));
         Self::Bar {
             bar,
@@ -125,6 +126,11 @@ fn style(template: &str) -> BarStyle {
         .unwrap_or_else(|_| BarStyle::default_bar())
         .progress_chars("=> ")
         .tick_chars("|/-\\ ")
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let rate = state.per_sec();
+            let digits = usize::from(rate < 100.0);
+            let _ = write!(out, "{rate:.digits$}/s"); // a string takes everything
+        })
 }
 
 fn plain(figures: Figures, elapsed: Duration) -> String {

@@ -74,7 +74,7 @@ pub(crate) struct Ended {
     /// The worker's slot; `None` if none ran the task.
     pub(crate) worker: Option<u32>,
     pub(crate) ran: Duration,
-    /// The first line of the error.
+    /// The first line of the error, with its type.
     pub(crate) error: Option<String>,
     /// The result line, with its newline.
     pub(crate) line: Vec<u8>,
@@ -185,23 +185,24 @@ fn of_script(completion: &Completion) -> (Status, Said) {
             }
             Err(error) => unexpected(&error),
         },
+        (Status::Failed, Some((b'e', json))) if completion.failed_with_data() => {
+            match serde_json::from_slice::<Exception>(json) {
+                Ok(exception) => {
+                    let said = Said {
+                        error: Some(exception.error),
+                        error_type: Some(exception.kind),
+                        traceback: Some(exception.traceback),
+                        data: None,
+                    };
+                    (status, said)
+                }
+                Err(error) => unexpected(&error),
+            }
+        }
         (Status::Completed, _) => (
             Status::Failed,
             Said::failed("the worker's reply is of a kind that is not known here"),
         ),
-        (Status::Failed, Some((b'e', json))) => match serde_json::from_slice::<Exception>(json) {
-            Ok(exception) => {
-                let said = Said {
-                    error: Some(exception.error),
-                    error_type: Some(exception.kind),
-                    traceback: Some(exception.traceback),
-                    data: None,
-                };
-                (status, said)
-            }
-            // A text of the engine's own that happens to start with that letter.
-            Err(_) => (status, Said::failed(completion.text())),
-        },
         _ => (status, Said::failed(completion.text())),
     }
 }
@@ -228,10 +229,11 @@ fn ended(index: u64, status: Status, said: &Said, by: Option<(&Completion, Class
         status,
         worker,
         ran: by.map_or(Duration::ZERO, |(c, _)| c.ran()),
-        error: said
-            .error
-            .as_ref()
-            .map(|text| text.lines().next().unwrap_or_default().to_owned()),
+        error: said.error.as_ref().map(|text| {
+            let kind = said.error_type.as_ref().map(|kind| format!("{kind}: "));
+            let first = text.lines().next().unwrap_or_default();
+            format!("{}{first}", kind.unwrap_or_default())
+        }),
         line: line_of(&row),
     }
 }

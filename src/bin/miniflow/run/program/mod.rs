@@ -9,15 +9,13 @@ mod guard;
 mod worker;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::Duration;
 
 use miniflow::Builder;
-use rustix::fs::{Access, access};
 
 pub(crate) use self::guard::guard;
 pub(crate) use self::worker::{WorkerArgs, work};
+use super::executable;
 use super::row::Status;
 use crate::error::{Error, Result};
 
@@ -46,33 +44,12 @@ pub(crate) struct Command {
 impl Command {
     /// Checks that the program can be executed, before anything is started for it.
     pub(crate) fn find(argv: &[OsString]) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::Usage(format!("cannot run the program {why}")));
-        let Some(name) = argv.first() else {
-            return refuse("of an empty command line");
-        };
-        let shown = name.display();
-        if name.as_bytes().contains(&b'/') {
-            return match access(Path::new(name), Access::EXEC_OK) {
-                Ok(()) if Path::new(name).is_file() => Ok(Self {
-                    argv: argv.to_vec(),
-                }),
-                Ok(()) => refuse(&format!("{shown}: it is not a file")),
-                Err(error) => refuse(&format!("{shown}: {error}")),
-            };
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).any(|directory| {
-            let file = directory.join(name);
-            file.is_file() && access(&file, Access::EXEC_OK).is_ok()
-        });
-        match found {
-            true => Ok(Self {
-                argv: argv.to_vec(),
-            }),
-            false => refuse(&format!(
-                "{shown}: there is none in PATH (one of this directory is ./{shown})"
-            )),
-        }
+        let name = argv.first().map(OsString::as_os_str).unwrap_or_default();
+        executable::find(name)
+            .map_err(|why| Error::Usage(format!("cannot run the program {why}")))?;
+        Ok(Self {
+            argv: argv.to_vec(),
+        })
     }
 
     /// An engine whose workers pass lines to the program.

@@ -28,9 +28,15 @@ pub(crate) fn work(args: &WorkerArgs) -> Result<()> {
     let _ = rustix::thread::set_name(c"mf-worker"); // for ps; else it is called exe
     let worker = Worker::join().map_err(Error::engine("cannot join the engine"))?;
     let guard = Guard::start()?;
+    let seat = || Seat {
+        worker: &worker,
+        guard: &guard,
+        args,
+        program: None,
+    };
     thread::scope(|scope| {
         for _ in 0..worker.concurrency() {
-            scope.spawn(|| Seat::new(&worker, &guard, args).serve());
+            scope.spawn(|| seat().serve());
         }
     });
     Ok(())
@@ -45,15 +51,6 @@ struct Seat<'a> {
 }
 
 impl<'a> Seat<'a> {
-    fn new(worker: &'a Worker, guard: &'a Guard, args: &'a WorkerArgs) -> Self {
-        Self {
-            worker,
-            guard,
-            args,
-            program: None,
-        }
-    }
-
     fn serve(&mut self) {
         loop {
             match self.worker.next(None) {
