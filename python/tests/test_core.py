@@ -107,7 +107,7 @@ def test_no_result_is_lost_or_told_twice_when_ctrl_c_comes_at_any_moment(
             if future is not None:
                 accepted.append((number, future))
             number += 1
-            if chance.random() < 0.3:
+            if accepted and chance.random() < 0.3:
                 _, waited = accepted[-1 - int(chance.random() * min(50, len(accepted)))]
                 rain.step(partial(waited.result, TIMEOUT))
             if chance.random() < 0.05:
@@ -367,3 +367,23 @@ def test_a_loop_does_not_spin_while_another_thread_drives(executor: Executor) ->
         assert asyncio.run(main()) <= 0.3 / _core._BUSY_NAP + 10
     finally:
         _core._readable = original
+
+
+def test_a_lead_changes_hands_while_others_look_whether_it_was_left_behind(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the time, instead of every now and then."""
+    monkeypatch.setattr(_core, "_SLICE", 0.00005)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+
+            def work(index: int) -> int:
+                return sum(executor.submit(calls.add, index, n).result(20) for n in range(1000))
+
+            assert list(threads.map(work, range(12))) == [1000 * index + 499500 for index in range(12)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert not core_of(executor)._lead
+    assert core_of(executor).outstanding == 0

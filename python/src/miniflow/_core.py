@@ -352,13 +352,13 @@ class Core:
         first thing in its `finally`. A function that runs keeps its claim, and each claim is an object
         of its own, so what has no function any more can be nobody's."""
         with self._recovery:
-            if self._lead.get(0) is not holder:
-                return
             if holder[0] == threading.get_ident():
                 frame: FrameType | None = sys._getframe(3)  # outside of what tries to claim it now
             else:
                 frame = sys._current_frames().get(holder[0])
-            if not self._leads(frame):
+            # The claim after the frames, and not before: if it is still there although its holder led no
+            # more, the holder has left it behind.
+            if not self._leads(frame) and self._lead.get(0) is holder:
                 del self._lead[0]
 
     def _drive(self, timeout: float) -> int:

@@ -224,9 +224,9 @@ def _results(
             finally:
                 future.cancel()
                 del future
+            # Out of the list, too.
             values.reverse()
-            while values:
-                yield values.pop()
+            yield from map(list.pop, itertools.repeat(values, len(values)))
     finally:
         for future in waiting:
             future.cancel()
