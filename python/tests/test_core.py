@@ -111,9 +111,9 @@ def test_no_result_is_lost_or_told_twice_when_ctrl_c_comes_at_any_moment(
             if chance.random() < 0.05:
                 rain.step(partial(core_of(executor).drive, 0.001))
     assert rain.interrupted >= 200
-    for n, future in accepted:
-        assert future.result(TIMEOUT) == n * n
-        future.add_done_callback(lambda _, n=n: called.update([n]))  # type: ignore[misc]
+    for n, mine in accepted:
+        assert mine.result(TIMEOUT) == n * n
+        mine.add_done_callback(lambda _, n=n: called.update([n]))  # type: ignore[misc]
     assert called == Counter(n for n, _ in accepted)
     # What was submitted while its future got lost has ended too, and nothing stays.
     core = core_of(executor)

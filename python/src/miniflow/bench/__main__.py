@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(machine.lines(facts)))
         print(f"  {plan.rounds} rounds, in each a slice of {plan.slice:g} s of every side in turn;")
         print("  medians of the rounds and of their ratios (least..greatest)", flush=True)
+    others = machine.Others()
     rows: list[Row] = []
     failures: list[str] = []
     for name in options.only or BENCHES:
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.json:
             for row in found:
                 print("\n" + "\n".join(row.lines()), flush=True)
+    facts["others_percent"] = round(others.percent(), 1)
     if options.json:
         print(
             json.dumps(
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     else:
-        print("\n" + _summary(rows, failures))
+        print(f"\nother programs used {facts['others_percent']:g} % of the machine meanwhile")
+        print(_summary(rows, failures))
     return 1 if failures else 0
 
 
