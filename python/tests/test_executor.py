@@ -451,7 +451,7 @@ def test_map_loses_no_value_when_the_function_raises_stop_iteration(shared: Exec
 
 def test_map_times_out_as_a_whole(single: Executor, tmp_path: Path) -> None:
     release = tmp_path / "release"
-    values = single.map(calls.wait_for, [str(tmp_path), str(release)], timeout=0.5)
+    values = single.map(calls.wait_for, [str(tmp_path), str(release)], timeout=3)
     assert next(values) == str(tmp_path)
     with pytest.raises(concurrent.futures.TimeoutError):
         next(values)
