@@ -91,6 +91,7 @@ ls -s --block-size=KiB "$work/wheel"
 wheel=("$work"/wheel/miniflow-*-cp39-abi3-linux_*.whl)
 [ ${#wheel[@]} -eq 1 ] && [ -f "${wheel[0]}" ]
 
+failed=() # the other versions are tested all the same
 for version in "${chosen[@]}"; do
     [ -d "$work/$version" ] || venv "$version"
     bin="$work/$version/bin"
@@ -101,7 +102,7 @@ for version in "${chosen[@]}"; do
     (cd "$work" && "$bin/python" -c '
 import miniflow, sys
 assert miniflow.__file__.startswith(sys.prefix), f"not the installed package: {miniflow.__file__}"')
-    "$bin/python" -m pytest python/tests -q -p no:cacheprovider "$@"
+    "$bin/python" -m pytest python/tests -q -p no:cacheprovider "$@" || failed+=("tests on CPython $version")
 done
 
 newest=${chosen[-1]}
@@ -109,7 +110,15 @@ if [ "${newest#3.}" -ge 11 ]; then
     say "types and style"
     bin="$work/$newest/bin"
     "$bin/python" -m pip install -q "$MYPY" "$RUFF"
-    (cd python && "$bin/mypy" --cache-dir "$work/mypy" && "$bin/ruff" check --no-cache && "$bin/ruff" format --no-cache --check)
+    (cd python &&
+        "$bin/mypy" --cache-dir "$work/mypy" &&
+        "$bin/ruff" format --no-cache --check &&
+        "$bin/ruff" check --no-cache --config pyproject.toml . ../examples/python) || failed+=("types and style")
 else
     echo "SKIP: types and style: they are checked on CPython 3.11 or newer"
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'FAILED: %s\n' "${failed[@]}" >&2
+    exit 1
 fi

@@ -225,8 +225,8 @@ typedef struct mf_engine mf_engine;
 
 /**
  * The task in hand, on the worker's side: valid until its handler returns, or until
- * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and mf_task_reply_buf() give
- * lives as long as it. One thread at a time may use it, whichever that is.
+ * mf_task_finish() or mf_task_end(). A handle, like mf_engine; what mf_task_payload() and
+ * mf_task_reply_buf() give lives as long as it. One thread at a time may use it, whichever that is.
  */
 typedef struct mf_task mf_task;
 
@@ -617,8 +617,8 @@ typedef struct mf_completion {
   uint32_t reserved0;
   /**
    * The result, or UTF-8 text (not NUL-terminated) of what went wrong if it did not complete, or
-   * any bytes with MF_F_DATA; NULL if there is none. A long result is read where its worker wrote it: it stays, but may
-   * change if that worker misbehaves.
+   * any bytes with MF_F_DATA; NULL if there is none. A long one is read where its worker wrote
+   * it: it stays, but may change if that worker misbehaves.
    */
   const void *data;
   /** Bytes at data. */

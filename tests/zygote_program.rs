@@ -302,7 +302,9 @@ fn forked(workers: u32) -> Builder {
 }
 
 fn wait(engine: &Engine, id: TaskId) -> Completion {
-    engine.wait(id, Some(Duration::from_secs(20))).unwrap()
+    engine
+        .wait(id, Some(Duration::from_secs(50)))
+        .unwrap_or_else(|e| panic!("{e}: {:?} {:?}", engine.stats(), engine.workers()))
 }
 
 fn ask(engine: &Engine, what: &str) -> String {

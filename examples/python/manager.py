@@ -30,8 +30,9 @@ def main() -> None:
     }
     assert squares == {n: n * n for n in range(COUNT - 1)}
     (failed,) = [item for item in done if item["status"] == "failed"]
-    print(f"failed as it should: {failed['error_message']}")
-    assert "-1 is negative" in failed["error_message"]
+    error = failed["error_message"]
+    print(f"failed as it should: {error['type']}: {error['error']}")
+    assert error["error"] == "-1 is negative"
     print("ok")
 
 

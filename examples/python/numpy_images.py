@@ -10,7 +10,7 @@ import numpy as np
 
 from miniflow import Executor
 
-SIZE = 1024
+SIZE = 768
 
 
 def photograph(seed: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def photograph(seed: int) -> np.ndarray:
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     image = random.normal(20, 8, (SIZE, SIZE))
     for _ in range(6):
-        cx, cy, radius = random.uniform(0, SIZE, 2).tolist() + [random.uniform(30, 150)]
+        cx, cy, radius = [*random.uniform(0, SIZE, 2), random.uniform(30, 150)]
         image += 200 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * radius**2))
     return np.clip(image, 0, 255).astype(np.uint8)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import random
+import resource
 import signal
 import sys
 import threading
@@ -191,3 +194,47 @@ class Plain:
 
 def make_plain(_: object) -> Plain:
     return Plain()
+
+
+def exit_at_once(code: int) -> NoReturn:
+    os._exit(code)
+
+
+def write_to_null() -> None:
+    ctypes.memset(0, 1, 1)
+
+
+_comparing = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def overflow_the_stack() -> None:
+    """Recurses through C, where Python counts no frames."""
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    sys.setrecursionlimit(1_000_000)
+    sort = ctypes.CDLL(None).qsort
+    two = (ctypes.c_int * 2)(2, 1)
+
+    def compare(_: object, __: object) -> int:
+        sort(two, 2, ctypes.sizeof(ctypes.c_int), compared)
+        return 0
+
+    compared = _comparing(compare)
+    compare(None, None)
+
+
+def allocate(size: int) -> int:
+    return len(bytearray(size))
+
+
+def chaos(seed: int, number: int) -> int:
+    """Mostly a square; now and then the end of the worker."""
+    fate = random.Random(seed * 1_000_003 + number).random()
+    if fate < 0.004:
+        kill_me(signal.SIGKILL)
+    if fate < 0.006:
+        os._exit(9)
+    return number * number
+
+
+def text(size: int) -> str:
+    return "x" * size

@@ -212,4 +212,4 @@ def test_a_refused_call_raises_with_the_librarys_text_and_the_codes_name() -> No
 def test_the_library_is_the_one_that_was_asked_for() -> None:
     named = os.environ.get("MINIFLOW_LIBRARY")
     beside = [str(path) for path in Path(_abi.__file__).parent.glob("_native*.so")]
-    assert str(_abi.path) in ([named] if named else beside)
+    assert _abi.path in ([named] if named else beside)

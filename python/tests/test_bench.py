@@ -30,6 +30,7 @@ def test_a_benchmark_gives_rows_with_figures_and_verdicts(name: str) -> None:
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["failures"] == []
+    assert 0 <= report["machine"]["others_percent"] <= 100
     assert report["rows"]
     for row in report["rows"]:
         if row["skipped"]:

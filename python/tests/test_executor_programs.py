@@ -259,8 +259,8 @@ def test_an_uncaught_exception_ends_the_program_and_its_workers(tmp_path: Path) 
 
 def test_a_forked_child_neither_hangs_nor_harms_its_parent(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(
-        "import os, time\ndef wait_for(path):\n    while not os.path.exists(path):\n        time.sleep(0.002)\n"
-        "    return path\n"
+        "import os, time\ndef wait_for(path):\n"
+        "    while not os.path.exists(path):\n        time.sleep(0.002)\n    return path\n"
     )
     out = script(
         tmp_path,

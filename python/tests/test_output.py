@@ -199,6 +199,7 @@ def test_the_streams_tell_of_themselves_what_scripts_ask_for(real: Real) -> None
         sys.stdout.write(b"bytes")  # type: ignore[arg-type]
     captured.finish()
     assert told == ("utf-8", False, True, False)
+    assert sys.stdout.errors == real.stdout.errors == "strict"
 
 
 def test_a_process_without_streams_captures_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +214,8 @@ def test_a_process_without_streams_captures_all_the_same(monkeypatch: pytest.Mon
         assert captured.finish() == ("kept\n", "")
     finally:
         output.uninstall()
+        for null in (sys.stdout, sys.stderr):
+            null.close()
 
 
 @in_a_worker

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from script_tools import install_probe, write
+from script_tools import install_probe, unpickle_elsewhere, write
 
 from miniflow._worker import portable
 from miniflow._worker.context import Context
+from miniflow._worker.packages import ROOT
 from miniflow._worker.scripts import Scripts
 
 CONTEXT = Context("some-task")
@@ -133,9 +134,9 @@ def test_a_sibling_goes_before_an_installed_module_but_not_before_a_builtin_one(
         write(tmp_path / f"{name}.py", "MINE = True\n")
     text = (
         "import colorsys, time, sys, os\n"
-        "def main(p, c): return [hasattr(m, 'MINE') for m in (colorsys, time, sys)]\n"
+        "def main(p, c): return [hasattr(m, 'MINE') for m in (colorsys, time, sys, os)]\n"
     )
-    assert run(write(tmp_path / "script.py", text)) == [True, False, False]
+    assert run(write(tmp_path / "script.py", text)) == [True, False, False, False]
     import colorsys
 
     assert hasattr(colorsys, "rgb_to_hsv"), "the others keep the real one"
@@ -171,9 +172,14 @@ def test_a_link_to_a_script_finds_the_siblings_of_the_file_itself(tmp_path: Path
 def test_a_missing_module_is_an_import_error_and_is_found_as_soon_as_it_is_there(tmp_path: Path) -> None:
     script = write(tmp_path / "script.py", "import helper_to_come\ndef main(p, c): return helper_to_come.X")
     scripts = Scripts()
+    # One that keeps the directory's package in use.
+    scripts.run(write(tmp_path / "other.py", "import json\ndef main(p, c): pass"), None, CONTEXT)
     with pytest.raises(ModuleNotFoundError):
         scripts.run(script, None, CONTEXT)
+    # As if it came within the same tick of the clock that stamps the directory.
+    directory = tmp_path.stat()
     write(tmp_path / "helper_to_come.py", "X = 1")
+    os.utime(tmp_path, ns=(directory.st_atime_ns, directory.st_mtime_ns))
     assert scripts.run(script, None, CONTEXT) == 1
 
 
@@ -207,20 +213,16 @@ def test_a_value_of_a_scripts_type_travels_by_value(tmp_path: Path) -> None:
     pytest.importorskip("cloudpickle")
     write(tmp_path / "helper.py", "LIMIT = 3\ndef far(x): return x > LIMIT\n")
     value = run(write(tmp_path / "script.py", DEFINES), 5)
-    data = portable.dumps(value)
-    # A process that knows nothing of scripts.
-    shown = subprocess.run(
-        [sys.executable, "-c", "import pickle, sys; v = pickle.load(sys.stdin.buffer); print(v, v.far())"],
-        input=data,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    )
-    assert shown.stdout == b"Point(x=5) True\n"
+    assert unpickle_elsewhere(portable.dumps(value), "(value, value.far())") == "(Point(x=5), True)"
 
 
-def test_a_script_that_imports_cloudpickle_itself_gets_values_that_travel(tmp_path: Path) -> None:
+def test_a_script_that_imports_cloudpickle_itself_gets_values_that_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("cloudpickle")
+    # Nobody else has imported it before.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cloudpickle"]:
+        monkeypatch.delitem(sys.modules, name)
     text = (
         "class Thing: pass\n"
         "def main(params, context):\n"
@@ -229,11 +231,16 @@ def test_a_script_that_imports_cloudpickle_itself_gets_values_that_travel(tmp_pa
     )
     data = run(write(tmp_path / "script.py", text))
     assert isinstance(data, bytes)
-    check = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
-    shown = subprocess.run(
-        [sys.executable, "-c", check], input=data, stdout=subprocess.PIPE, check=True, timeout=60
-    )
-    assert shown.stdout == b"Thing\n"
+    assert unpickle_elsewhere(data, "type(value).__name__") == "Thing"
+
+
+def test_a_library_that_uses_cloudpickle_gets_values_that_travel(tmp_path: Path) -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    if ROOT in cloudpickle.list_registry_pickle_by_value():
+        cloudpickle.unregister_pickle_by_value(sys.modules[ROOT])
+    value = run(write(tmp_path / "script.py", "class Thing: pass\ndef main(p, c): return Thing()"))
+    assert cloudpickle.list_registry_pickle_by_value() >= {ROOT}
+    assert unpickle_elsewhere(cloudpickle.dumps(value), "type(value).__name__") == "Thing"
 
 
 def test_without_cloudpickle_a_value_of_a_scripts_type_says_what_to_do(

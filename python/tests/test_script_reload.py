@@ -114,7 +114,7 @@ def test_a_change_that_leaves_the_time_stamp_as_it_was_is_noticed_by_the_content
     path.write_text("def main(p, c): return 1")
     now = time.time_ns()
     os.utime(path, ns=(now, now))
-    assert run(scripts, str(path)) == 1
+    assert [run(scripts, str(path)) for _ in range(3)] == [1, 1, 1]
     path.write_text("def main(p, c): return 2")
     os.utime(path, ns=(now, now))
     assert run(scripts, str(path)) == 2
@@ -152,6 +152,7 @@ def test_a_changed_sibling_is_loaded_again_with_the_scripts_that_use_it(
         ("from pkg import *\ndef main(p, c): return mod.VERSION", "pkg/mod.py"),
         ("from .pkg.mod import VERSION\ndef main(p, c): return VERSION", "pkg/mod.py"),
         ("from pkg import VERSION\ndef main(p, c): return VERSION", "pkg/__init__.py"),
+        ("import pkg.mod\ndef main(p, c): return pkg.VERSION", "pkg/__init__.py"),
     ],
 )
 def test_a_change_is_noticed_however_the_file_was_imported(
@@ -159,11 +160,10 @@ def test_a_change_is_noticed_however_the_file_was_imported(
 ) -> None:
     write(tmp_path / "one.py", "import two")
     write(tmp_path / "pkg/__init__.py", "__all__ = ['mod']")
+    write(tmp_path / "pkg/mod.py", "")
     path = write(tmp_path / "script.py", script)
     for version in range(3):
         write(tmp_path / file, f"__all__ = ['mod']\nVERSION = {version}")
-        if file == "pkg/__init__.py":
-            write(tmp_path / "pkg/mod.py", "")
         assert run(scripts, path) == version
 
 
@@ -174,6 +174,21 @@ def test_a_change_of_the_script_leaves_its_siblings_loaded(
     for version in range(3):
         path = write(tmp_path / "script.py", f"import helper\ndef main(p, c): return {version}")
         assert run(scripts, path) == version
+    assert probe.loads == ["helper"]
+
+
+def test_a_sibling_that_failed_to_load_costs_the_others_nothing_when_it_is_mended(
+    scripts: Scripts, tmp_path: Path, probe: Probe
+) -> None:
+    write(tmp_path / "helper.py", "import probe\nprobe.loads.append('helper')\n")
+    write(tmp_path / "broken.py", "1 / 0")
+    good = write(tmp_path / "good.py", "import helper\ndef main(p, c): return 'good'")
+    bad = write(tmp_path / "bad.py", "import helper, broken\ndef main(p, c): return 'mended'")
+    assert run(scripts, good) == "good"
+    with pytest.raises(ZeroDivisionError):
+        run(scripts, bad)
+    write(tmp_path / "broken.py", "")
+    assert (run(scripts, bad), run(scripts, good)) == ("mended", "good")
     assert probe.loads == ["helper"]
 
 

@@ -31,6 +31,8 @@ const UNWIND_SECONDS: libc::time_t = 1;
 /// How often, and how many times, another thread that crashes looks whether the report is done.
 const NAP_NS: libc::c_long = 1_000_000;
 const NAPS: u32 = 3000;
+/// How many times more, for the process to end by the signal that was reported.
+const NAPS_AFTER: u32 = 100;
 
 /// What the handler knows of a fault.
 #[derive(Debug, Clone, Copy)]
@@ -263,10 +265,16 @@ fn wait_for_the_report() {
         tv_sec: 0,
         tv_nsec: NAP_NS,
     };
-    for _ in 0..NAPS {
+    let mut left = NAPS;
+    let mut reported = false;
+    while left > 0 {
+        left -= 1;
         // Acquire: pairs with the Release store in `report`.
-        if DONE.load(Ordering::Acquire) {
-            return;
+        if !reported && DONE.load(Ordering::Acquire) {
+            // The process is to end by the signal that the report is about, not by this thread's:
+            // whoever reported comes first, if it does end by it.
+            reported = true;
+            left = left.min(NAPS_AFTER);
         }
         // SAFETY: a valid span; the rest of an interrupted one is not asked for.
         unsafe { libc::nanosleep(&raw const nap, ptr::null_mut()) };

@@ -434,10 +434,11 @@ PROTOTYPES: dict[str, Prototype] = {
 }
 """Every function that this package may call."""
 
-path = _library.find()
-"""The file of the library."""
+_found = _library.find()
+lib, fast = _library.load(_found, MF_ABI_VERSION, PROTOTYPES)
 
-lib, fast = _library.load(path, MF_ABI_VERSION, PROTOTYPES)
+path = str(_found)
+"""The file of the library."""
 
 
 def error_text() -> str:

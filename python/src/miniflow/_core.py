@@ -112,14 +112,16 @@ class Core:
         self._watched: dict[int, None] = {}  # tokens, oldest first
         self._watcher: threading.Thread | None = None
         self._watch_lock = threading.Lock()
+        self._stopping = False
         self._stopped = False
         self._inherited = False
-        _log.start()
         prepared = Prepared(settings)
         handle = ctypes.c_void_p()
+        _log.start()
         try:
             _abi.check(_abi.lib.mf_engine_start(prepared.config, ctypes.byref(handle)))
         except BaseException:
+            _log.stop()
             prepared.close()
             raise
         self._handle = handle
@@ -253,7 +255,9 @@ class Core:
 
     def drive(self, timeout: float) -> int:
         """Fetches completions and settles their sinks: those that are there, else the first to come
-        within ``timeout`` seconds. How many; 0 also if another thread is at it."""
+        within ``timeout`` seconds. How many; 0 also if another thread is at it, or in a forked child."""
+        if self._inherited:
+            return 0
         mine = (threading.get_ident(),)
         holder = self._lead.setdefault(0, mine)
         if holder is not mine and not self._nested(holder):
@@ -523,7 +527,7 @@ class Core:
         info = _abi.TaskInfo()
         info.size = ctypes.sizeof(info)
         rc = _abi.fast.mf_task_state(self._handle, sink.ident, info)
-        if rc == _abi.MF_E_NOT_FOUND or info.state == _abi.MF_TASK_DONE:
+        if rc == _abi.MF_E_NOT_FOUND or info.state == _abi.MF_TASK_DONE or self._inherited:
             return None
         _abi.check(rc)
         return TaskState(
@@ -542,7 +546,7 @@ class Core:
     @property
     def stopped(self) -> bool:
         """Whether the engine takes no more tasks."""
-        return self._stopped
+        return self._stopping
 
     def sinks(self) -> list[Sink]:
         """The sinks that are not settled, oldest first."""
@@ -580,6 +584,7 @@ class Core:
         if self._stopped or self._inherited:
             return
         self.wait_until(lambda: not self._pending, drain)
+        self._stopping = True
         rc = _abi.lib.mf_engine_stop(self._handle, 0)
         if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
             _abi.check(rc)
@@ -625,6 +630,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def _free(handle: ctypes.c_void_p, prepared: Prepared) -> None:
     _abi.lib.mf_engine_free(handle)
+    _log.stop()
     prepared.close()
 
 

@@ -7,7 +7,6 @@ fetches them. Without a handler of the program's, nothing is printed.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import logging
 import os
@@ -27,15 +26,18 @@ _LEVELS = {
 }
 
 _reader: threading.Thread | None = None
-_lock = threading.Lock()
+_engines = 0
+_lock = threading.RLock()
 
 
 def start() -> None:
-    """Makes the library log what the logger ``miniflow`` lets through now. Called when an engine starts."""
-    global _reader
+    """Makes the library log what the logger ``miniflow`` lets through now. Called for each engine that
+    starts; the thread that reads is there while there are any."""
+    global _reader, _engines
     threshold = logger.getEffectiveLevel()
     level = max((ours for ours, theirs in _LEVELS.items() if theirs >= threshold), default=_abi.MF_LOG_OFF)
     with _lock:
+        _engines += 1
         if _abi.fast.mf_log_level(level) != _abi.MF_OK:
             return  # the program that embeds this interpreter has a log of its own
         if _reader is None and level:
@@ -43,10 +45,36 @@ def start() -> None:
             _reader.start()
 
 
+def reader() -> threading.Thread | None:
+    """The thread that fetches records, if there is one."""
+    return _reader
+
+
+def stop() -> None:
+    """An engine is gone. With the last one, what it had to say is handed on and the thread ends."""
+    global _reader, _engines
+    with _lock:
+        _engines -= 1
+        if _engines > 0:
+            return
+        reader, _reader = _reader, None
+    if reader is not None:
+        _abi.fast.mf_log_wake()
+        if reader is not threading.current_thread():  # the collector may run anywhere
+            reader.join(1.0)
+
+
 def _read() -> None:
     record = _abi.LogRecord()
     record.size = ctypes.sizeof(record)
-    while _abi.lib.mf_log_read(record, -1) == _abi.MF_OK:
+    wait = -1
+    while True:
+        answer = _abi.lib.mf_log_read(record, wait)
+        if answer == _abi.MF_E_CLOSED and wait:
+            wait = 0  # the last ones
+            continue
+        if answer != _abi.MF_OK:
+            return
         if record.dropped:
             logger.warning("%d log records were lost: they came faster than they were read", record.dropped)
         target = record.target.decode("utf-8", "replace").replace("::", ".")
@@ -55,22 +83,12 @@ def _read() -> None:
         )
 
 
-def _stop() -> None:
-    """Lets the reader end before the interpreter does."""
-    global _reader
-    with _lock:
-        reader, _reader = _reader, None
-    if reader is not None:
-        _abi.fast.mf_log_wake()
-        reader.join(1.0)
-
-
 def _forget() -> None:
-    """In a forked child: the reader stayed behind."""
-    global _reader, _lock
+    """In a forked child: the engines, and the thread that read, are the parent's."""
+    global _reader, _engines, _lock
     _reader = None
-    _lock = threading.Lock()
+    _engines = 0
+    _lock = threading.RLock()
 
 
-atexit.register(_stop)
 os.register_at_fork(after_in_child=_forget)

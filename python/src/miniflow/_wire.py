@@ -45,6 +45,9 @@ JSON_RAISED = b"e"  # JSON: {"error": text, "type": text, "traceback": text, "st
 # Either, with buffers out of band.
 BUFFERS = b"B"
 
+# Results of so many bytes need no memory of their own, and are returned without waiting for any.
+INLINE = 152
+
 Message = Union[bytes, "Envelope"]
 Readable = Union[bytes, memoryview]
 
@@ -143,13 +146,11 @@ class Function:
 
 _sent: dict[FunctionType, Function] = {}
 _loaded: dict[bytes, Any] = {}
-# A session at a prompt redefines what its functions use; a script does not.
-_INTERACTIVE = not hasattr(sys.modules.get("__main__"), "__file__")
 
 
 def _by_value(value: object) -> object:
     """A call whose function is pickled once, if it is a plain function of the main module."""
-    if _INTERACTIVE or not isinstance(value, tuple) or not value:
+    if not isinstance(value, tuple) or not value:
         return value
     function = value[0]
     if (
@@ -157,6 +158,7 @@ def _by_value(value: object) -> object:
         or function.__module__ != "__main__"
         or function.__closure__ is not None
         or "<" in function.__qualname__
+        or _at_a_prompt()
     ):
         return value
     known = _sent.get(function)
@@ -165,6 +167,12 @@ def _by_value(value: object) -> object:
 
         known = _sent[function] = Function(cloudpickle.dumps(function, 5))
     return (known, *value[1:])
+
+
+def _at_a_prompt() -> bool:
+    """A session there redefines what its functions use, which a script does not."""
+    flags = sys.flags
+    return bool(flags.interactive or flags.inspect or not hasattr(sys.modules.get("__main__"), "__file__"))
 
 
 def load_function(blob: bytes) -> Any:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _abi, _wire, status
+from . import _abi, _log, _wire, status
 from ._admission import Admission, cancel_unstarted
 from ._calls import Calls
 from ._core import Core
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_log = logging.getLogger("miniflow")
+_logger = logging.getLogger("miniflow")
 _IO = TaskType.IO_BOUND
 _MAX_ATTEMPTS = 65_535
 # Tasks that an engine may hold beyond its queues: those of map() and of executors' calls, and ended ones
@@ -80,7 +80,7 @@ class Engine(Calls):
                 raise EngineError("the engine is started already", "ENG001")
             config = self._config
             config.validate()
-            _log.setLevel(config.log_level)
+            _logger.setLevel(config.log_level)
             try:
                 core = Core(_settings(config))
             except EngineError as error:
@@ -108,8 +108,8 @@ class Engine(Calls):
                 self._flows.close()
             cancel_unstarted(core, list(self._records.values()))
             core.stop(timeout)
-            core.close()
             self._core = None
+            core.close()
             with self._arrival:
                 self._arrival.notify_all()
 
@@ -212,7 +212,7 @@ class Engine(Calls):
     def _order(self, core: Core, task: Task, params: Any) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
         """What a worker is told, and the engine."""
         task_id, path = task.id, task.script_path
-        if path[0] != "/":
+        if not path.startswith("/"):
             path = os.path.join(os.getcwd(), path)
         payload: tuple[Any, ...] = (path, params)
         if _uuid(task_id):
@@ -308,7 +308,7 @@ class Engine(Calls):
     def _await_submission(self, task_id: str, deadline: float | None) -> Record | None:
         if not self._started_once:
             self._running()  # raises
-        if deadline is None or threading.active_count() == 1:
+        if deadline is None or _is_alone():
             return self._records.get(task_id)
         with self._arrival:
             self._expecting += 1
@@ -398,18 +398,16 @@ class Engine(Calls):
     def get_component_status(self, name: str) -> status.ComponentStatus | None:
         """What one component does now: "input_queue", "output_queue" or "process_pool"; None for any
         other name."""
-        core, config, ledger = self._core, self._config, self._ledger
-        running = core is not None
-        if core is not None:
-            core.drive(0)
+        config, ledger = self._config, self._ledger
+        rows = self._workers()
+        running = rows is not None
         if name == "process_pool":
-            rows = [] if core is None else core.workers()
-            return status.of_pool(rows, config.cpu_bound_count, config.io_bound_count)
+            return status.of_pool(rows or [], config.cpu_bound_count, config.io_bound_count)
         if name == "input_queue":
-            waiting = self._admission.waiting() if running else 0
+            active = sum(row.running for row in rows or [])
             return status.of_queue(
                 name,
-                waiting,
+                max(0, ledger.flying() - active),
                 config.input_queue_size,
                 running,
                 total_put=ledger.accepted,
@@ -427,6 +425,25 @@ class Engine(Calls):
                 total_get=taken,
             )
         return None
+
+    def _workers(self) -> list[_abi.WorkerRow] | None:
+        """A row for each worker; None if the engine does not run. Settles what has ended."""
+        core = self._core
+        if core is None:
+            return None
+        try:
+            core.drive(0)
+            return core.workers()
+        except EngineError:
+            if self._core is core:
+                raise
+            return None  # it was shut down under our hands
+
+
+def _is_alone() -> bool:
+    """Whether no other thread of this process could submit anything."""
+    me = threading.current_thread()
+    return all(thread is me or thread is _log.reader() for thread in threading.enumerate())
 
 
 def _looker(engine: weakref.ref[Engine]) -> Callable[[Task], None]:

@@ -250,7 +250,9 @@ _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    """As the executors of the standard library do, let what was submitted end."""
+    """As the executors of the standard library do, take nothing more and let what was submitted end."""
+    for executor in list(_executors):
+        executor._shut = True
     for core in list(_live):
         _finish(core)
 

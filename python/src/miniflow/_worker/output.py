@@ -61,9 +61,7 @@ class _Buffer:
         with self._lock:
             if not self._open:
                 return False
-            room = LIMIT - len(self._data)
-            # Once full, nothing that is shorter slips in behind the gap.
-            kept = data[:room] if not self._dropped else b""
+            kept = data[: LIMIT - len(self._data)]
             self._data += kept
             self._dropped += len(data) - len(kept)
             return True

@@ -7,7 +7,7 @@ directory sees; sys.path stays as it is.
 
 * `from . import helper` and `from .helper import f` find files beside the script by the package's __path__.
 * `import helper` does through an __import__ in the modules' own __builtins__, which looks beside the script
-  first. As for `python script.py`, built-in and frozen modules (`time`, `os`) can not be shadowed so.
+  first. As for `python script.py`, what is built in (`time`) or needed to start (`os`) cannot be hidden so.
 * A script is not the sibling of its name: a helper that imports the script gets a second module, as it does
   for `python script.py`.
 * The directory's own __init__.py is not run, and there is no `from .. import`.
@@ -36,7 +36,6 @@ from importlib.machinery import (
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
-    FrozenImporter,
     ModuleSpec,
     SourceFileLoader,
     SourcelessFileLoader,
@@ -54,6 +53,12 @@ ROOT = "_miniflow_scripts"
 # By name. The finder is asked for a name only, and gets from here to the package.
 _packages: dict[str, Package] = {}
 _naming = threading.Lock()
+
+# What is loaded before a script is looked for, and so never found beside it.
+_STARTUP = (
+    "_collections_abc _sitebuiltins abc codecs encodings genericpath io os posixpath site stat __main__"
+)
+_NEVER_SIBLINGS = frozenset(sys.builtin_module_names) | frozenset(_STARTUP.split())
 
 _MADE_UP = re.compile(rf"{ROOT}\.\w+\.(?:(\w+)@\d+)?")
 
@@ -123,7 +128,7 @@ class Package:
     def load(self, name: str, path: str, content: bytes) -> ModuleType:
         """Runs a script's source as the module `name`, which name_script() gave.
 
-        Raises what the script raises.
+        Raises what the script raises; the module is to be forgotten then.
         """
         # What a directory holds is remembered by its time stamp, too: a sibling may have come just now.
         self.forget_listings()
@@ -134,11 +139,7 @@ class Package:
         module.__dict__["__builtins__"] = self._builtins
         code = loader.compile(content)
         sys.modules[name] = module
-        try:
-            exec(code, module.__dict__)
-        except BaseException:
-            sys.modules.pop(name, None)
-            raise
+        exec(code, module.__dict__)
         register_by_value()
         return module
 
@@ -237,8 +238,9 @@ class Package:
         fromlist = fromlist or ()
         if level > 0:
             module = ordinary(name, globals, locals, fromlist, level)
-            parent = str(globals["__package__"]) if globals else ""
-            self._note(globals, importlib.util.resolve_name("." * level + name, parent), fromlist)
+            parent = globals.get("__package__") if globals else None
+            if isinstance(parent, str):
+                self._note(globals, importlib.util.resolve_name("." * level + name, parent), fromlist)
             return module
         top = name.partition(".")[0]
         if self._has(top):
@@ -258,7 +260,7 @@ class Package:
         known = self._is_sibling.get(top)
         if known is not None:
             return known
-        if top in sys.builtin_module_names or top == "__main__" or FrozenImporter.find_spec(top):
+        if top in _NEVER_SIBLINGS:
             return False
         spec = self.find(f"{self.name}.{top}", [self.directory])
         if spec is None:

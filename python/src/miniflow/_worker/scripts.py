@@ -73,7 +73,10 @@ class Scripts:
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
         # Scripts may change the working directory; what a relative path means stays.
-        self._root = os.getcwd()
+        try:
+            self._root = os.getcwd()
+        except OSError:  # it was removed, and no relative path means anything
+            self._root = os.sep
         # By the path as tasks give it, and by the absolute one.
         self._scripts: dict[str, _Script] = {}
         self._current: dict[str, Package] = {}
@@ -139,7 +142,8 @@ class Scripts:
         with self._lock:
             loading = self._loading.setdefault(full, threading.Lock())
         with loading:
-            script = self._scripts.get(full)
+            with self._lock:
+                script = self._scripts.get(full)
             if script is None or script.changed():
                 script = self._load_version(full, script)
             with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 import traceback
@@ -35,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = QUICK if options.quick else Plan()
     if options.rounds is not None:
         plan = dataclasses.replace(plan, rounds=options.rounds)
-    # Whoever ends this by SIGTERM gets the same clean end as with Ctrl-C.
+    # Whoever ends this by SIGTERM gets the same clean end as with Ctrl-C. Not so the peers' workers,
+    # which are forked from here and whose pools end them by that signal.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.register_at_fork(after_in_child=_end_by_sigterm)
     words = sys.argv[1:] if argv is None else argv
     facts = machine.machine(["python -m miniflow.bench", *words])
     facts["rounds"] = plan.rounds
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(machine.lines(facts)))
         print(f"  {plan.rounds} rounds, in each a slice of {plan.slice:g} s of every side in turn;")
         print("  medians of the rounds and of their ratios (least..greatest)", flush=True)
+    others = machine.Others()
     rows: list[Row] = []
     failures: list[str] = []
     for name in options.only or BENCHES:
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.json:
             for row in found:
                 print("\n" + "\n".join(row.lines()), flush=True)
+    facts["others_percent"] = round(others.percent(), 1)
     if options.json:
         print(
             json.dumps(
@@ -65,8 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     else:
-        print("\n" + _summary(rows, failures))
+        print(f"\nother programs used {facts['others_percent']:g} % of the machine meanwhile")
+        print(_summary(rows, failures))
     return 1 if failures else 0
+
+
+def _end_by_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _summary(rows: Sequence[Row], failures: Sequence[str]) -> str:

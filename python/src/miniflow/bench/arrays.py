@@ -34,7 +34,7 @@ def arrays(plan: Plan) -> list[Row]:
             ("", work.give_back, "a task that returns what it was given"),
             ("_new", work.add_one, "a task that returns a new one (array + 1)"),
         ):
-            if function(array)[-1] != our_result(ours, function, array):
+            if function(array)[-1] != _our_last(ours, function, array):
                 raise RuntimeError("the array came back with something else in it")
             found = interleave(
                 plan.rounds,
@@ -49,7 +49,7 @@ def arrays(plan: Plan) -> list[Row]:
     return rows
 
 
-def our_result(executor: Executor, function: Callable[[Any], Any], array: Any) -> float:
+def _our_last(executor: Executor, function: Callable[[Any], Any], array: Any) -> float:
     """The last element of what `function` makes of the array in a worker."""
     return _last(executor.submit(function, array).result())
 

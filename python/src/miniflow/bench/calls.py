@@ -76,6 +76,7 @@ def _floor() -> int:
 def round_trip(plan: Plan) -> list[Row]:
     """One call after the other."""
     with process_pool(1) as theirs, Executor(1) as ours:
+        ours.submit(work.nothing).result()  # starts the worker
         found = interleave(
             plan.rounds,
             {

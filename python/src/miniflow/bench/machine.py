@@ -24,7 +24,7 @@ def machine(command: list[str]) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "start_method": multiprocessing.get_start_method(),
-        "library": _abi.path,
+        "library": str(_abi.path),
     }
 
 
@@ -37,6 +37,33 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"  {facts['python']}; the pools of the standard library start by {facts['start_method']}",
         f"  {facts['library']}",
     ]
+
+
+class Others:
+    """What share of the machine other programs use meanwhile: what is left to them is not ours."""
+
+    def __init__(self) -> None:
+        self._total, self._busy = _jiffies()
+        self._ours = _our_seconds()
+
+    def percent(self) -> float:
+        """Of all processor time since this was made. To be asked when what was started here has ended."""
+        total, busy = _jiffies()
+        ticks = os.sysconf("SC_CLK_TCK")
+        theirs = busy - self._busy - (_our_seconds() - self._ours) * ticks
+        return max(0.0, 100 * theirs / max(1, total - self._total))
+
+
+def _jiffies() -> tuple[int, int]:
+    """Clock ticks of all processors since the start of the machine: all, and those that were used."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]  # idle, and waiting for a disk
+
+
+def _our_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _processor() -> str:
