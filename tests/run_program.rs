@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::run::{Bench, Running, by_index, column, rows_of, set_signal};
+use common::run::{Bench, Running, by_index, column, rows_of, set_signal, whole_rows_of};
 use common::{until, watchdog};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
@@ -815,7 +815,7 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
     let finished = running.finish();
     assert_eq!(finished.signal, Some(libc::SIGKILL));
     bench.until_nothing_is_left();
-    let done = rows_of(&bench.read("out.jsonl")).len();
+    let done = whole_rows_of(&bench.read("out.jsonl")).len();
     assert!((1..=60).contains(&done), "{done} results");
 
     bench.file("gate", "");
@@ -1014,7 +1014,7 @@ fn a_second_ctrl_c_ends_the_run_at_once() {
         "{took:?}, as long as the grace"
     );
     bench.until_nothing_is_left();
-    let rows = rows_of(&bench.read("out.jsonl"));
+    let rows = whole_rows_of(&bench.read("out.jsonl"));
     assert!(rows.iter().all(|row| row["index"].as_u64() < Some(60)));
 }
 

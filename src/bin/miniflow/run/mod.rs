@@ -169,7 +169,7 @@ impl Run<'_> {
     fn go(mut self, source: Option<Source>, mut output: Output) -> Result<ExitCode> {
         let started = Instant::now();
         let flight = Flight::new(Bell::new()?);
-        let mut progress = Progress::new(self.args.progress);
+        let mut progress = Progress::new(self.args.progress, output.is_terminal());
         let feeder = Feeder {
             engine: &self.engine,
             flight: &flight,
@@ -191,11 +191,11 @@ impl Run<'_> {
             progress: &mut progress,
             tally: &mut self.tally,
             turn: Turn::new(self.args.ordered),
+            stop: &self.stop,
         };
         let (hosted, fed) = thread::scope(|scope| {
             let feeding = scope.spawn(|| feeder.run(source));
             let hosted = host.run();
-            self.stop.ring();
             let fed = feeding.join();
             (
                 hosted,

@@ -100,10 +100,14 @@ impl<'a> Program<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
-        let pipe = guard.pipe().try_clone_to_owned().map_err(fail)?;
+        let stream = guard.stream().try_clone_to_owned().map_err(fail)?;
+        let enter = move || {
+            Guard::enter(stream.as_fd());
+            Ok(())
+        };
         // SAFETY: the closure runs between fork and exec and does nothing but system calls; it
         // allocates nothing and takes no lock.
-        unsafe { command.pre_exec(move || Guard::enter(pipe.as_fd())) };
+        unsafe { command.pre_exec(enter) };
         let mut child = command.spawn().map_err(fail)?;
         let parts = Self::parts_of(&mut child);
         let (group, pidfd, input, output) = match parts {
