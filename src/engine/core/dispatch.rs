@@ -33,7 +33,9 @@ impl Core {
             };
             let (load, asleep) = match self.policy {
                 Policy::RoundRobin => (0, false),
-                Policy::LeastLoaded => (lane.load() / lane.threads.max(1), lane.is_asleep()),
+                // All workers of a class have as many threads. A free thread is not all that counts: tasks
+                // beside each other share a process, its fate, and an interpreter's lock.
+                Policy::LeastLoaded => (lane.load(), lane.is_asleep()),
             };
             if best.is_none_or(|(l, a, _)| (load, asleep) < (l, a)) {
                 best = Some((load, asleep, at));
