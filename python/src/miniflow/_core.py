@@ -594,14 +594,16 @@ class Core:
     def stop(self, drain: float | None) -> None:
         """Waits for what is pending, ``drain`` seconds at most (None: as long as it takes), then
         stops the engine, which ends the rest. Afterwards every sink is settled."""
-        if self._stopped or self._inherited:
+        if self._inherited or not self._finalizer.alive:
             return
-        self.wait_until(lambda: not self._pending, drain)
-        self._stopping = True
-        rc = _abi.lib.mf_engine_stop(self._handle, 0)
-        if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
-            _abi.check(rc)
-        self._stopped = True
+        if not self._stopped:
+            self.wait_until(lambda: not self._pending, drain)
+            self._stopping = True
+            rc = _abi.lib.mf_engine_stop(self._handle, 0)
+            if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
+                _abi.check(rc)
+            self._stopped = True
+        # Again, if this was interrupted before.
         self.wait_until(lambda: not self._pending, 10.0)
 
     def close(self) -> None:

@@ -238,11 +238,13 @@ def _finish(core: Core) -> None:
 
 
 def _abandon(core: Core) -> None:
-    """An executor that nobody waits for, or that is no more: its calls still end, then its workers."""
-    if core.outstanding == 0:
-        _finish(core)
-    else:
+    """An executor that nobody waits for, or that is no more: its calls still end, then its workers.
+
+    Always by a thread: the collector may be at work in one that holds a lock of this very engine."""
+    try:
         threading.Thread(target=_finish, args=(core,), name="miniflow-drain").start()
+    except RuntimeError:
+        pass  # the interpreter is about to end, and `_at_exit` has been here or will be
 
 
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
