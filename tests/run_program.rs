@@ -9,6 +9,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -562,6 +563,21 @@ fn a_killed_worker_takes_its_program_along_and_is_replaced() {
     assert!(error.contains("SIGKILL"), "{error}");
     let summary = &finished.stderr;
     assert!(summary.contains("ended and were replaced: 1"), "{summary}");
+    bench.until_nothing_is_left();
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_fails_its_tasks_with_the_reason() {
+    let _watchdog = watchdog(120);
+    let bench = Bench::new();
+    let params = bench.numbers(2);
+    let program = bench.file("program", "#!/no/such/interpreter\n");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let rows = bench
+        .run(&["--program", "--params", &params, "--", &program])
+        .rows_by_index(1);
+    let expected = format!("cannot start {program}: No such file or directory (os error 2)");
+    assert_eq!(column(&rows, "error"), [expected.as_str(); 2]);
     bench.until_nothing_is_left();
 }
 

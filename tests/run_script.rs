@@ -260,11 +260,28 @@ fn preloaded_modules_are_imported_once() {
     }
     let failed = bench.run(&[&script, "--preload", "no_such_module_anywhere"]);
     assert_eq!(failed.code, Some(1), "{failed:#?}");
-    assert!(
-        failed
-            .stderr
-            .contains("No module named 'no_such_module_anywhere'")
+    let reason = "No module named 'no_such_module_anywhere'";
+    assert!(failed.stderr.contains(reason), "{}", failed.stderr);
+    bench.until_nothing_is_left();
+}
+
+#[test]
+fn ctrl_c_while_modules_are_imported_ends_the_run_at_once() {
+    let _watchdog = watchdog(120);
+    let bench = bench();
+    bench.file(
+        "slow_module.py",
+        "import time\nopen('importing', 'w').close()\ntime.sleep(1000)\n",
     );
+    let script = bench.file("script.py", "def main(params, context): return 1\n");
+    let mut command = bench.command(&[&script, "--preload", "slow_module"]);
+    command.env("PYTHONPATH", bench.path(""));
+    let running = Running::start(command);
+    until("it is imported", || {
+        fs::metadata(bench.path("importing")).is_ok()
+    });
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().code, Some(130));
     bench.until_nothing_is_left();
 }
 

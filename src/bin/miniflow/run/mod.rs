@@ -65,11 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     resume::check_params(&done, source.as_ref())?;
     let signals = Signals::block()?;
     redirect()?;
+    signals.watch(Arc::clone(&bell))?; // a start may take long: a script's modules are imported
     let engine = work
         .engine(settings(&crew), args)
         .start()
         .map_err(Error::engine("cannot start the workers"))?;
-    signals.watch(Arc::clone(&bell))?;
+    signals.working();
     Run {
         args,
         crew,
