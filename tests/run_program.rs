@@ -9,10 +9,11 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::run::{Bench, Running, by_index, column, rows_of, set_signal};
+use common::run::{Bench, Running, by_index, column, rows_of, set_signal, whole_rows_of};
 use common::{until, watchdog};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
@@ -566,6 +567,21 @@ fn a_killed_worker_takes_its_program_along_and_is_replaced() {
 }
 
 #[test]
+fn a_program_that_cannot_be_executed_fails_its_tasks_with_the_reason() {
+    let _watchdog = watchdog(120);
+    let bench = Bench::new();
+    let params = bench.numbers(2);
+    let program = bench.file("program", "#!/no/such/interpreter\n");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let rows = bench
+        .run(&["--program", "--params", &params, "--", &program])
+        .rows_by_index(1);
+    let expected = format!("cannot start {program}: No such file or directory (os error 2)");
+    assert_eq!(column(&rows, "error"), [expected.as_str(); 2]);
+    bench.until_nothing_is_left();
+}
+
+#[test]
 fn what_the_program_writes_to_standard_error_passes_through() {
     let _watchdog = watchdog(120);
     let bench = Bench::new();
@@ -815,7 +831,7 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
     let finished = running.finish();
     assert_eq!(finished.signal, Some(libc::SIGKILL));
     bench.until_nothing_is_left();
-    let done = rows_of(&bench.read("out.jsonl")).len();
+    let done = whole_rows_of(&bench.read("out.jsonl")).len();
     assert!((1..=60).contains(&done), "{done} results");
 
     bench.file("gate", "");
@@ -1014,7 +1030,7 @@ fn a_second_ctrl_c_ends_the_run_at_once() {
         "{took:?}, as long as the grace"
     );
     bench.until_nothing_is_left();
-    let rows = rows_of(&bench.read("out.jsonl"));
+    let rows = whole_rows_of(&bench.read("out.jsonl"));
     assert!(rows.iter().all(|row| row["index"].as_u64() < Some(60)));
 }
 

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::run::{Bench, Running, by_index, column, rows_of};
+use common::run::{Bench, Running, by_index, column, rows_of, whole_rows_of};
 use common::{until, watchdog};
 use library::libraries;
 use rustix::process::Signal;
@@ -92,6 +92,27 @@ fn an_exception_is_a_failed_result_with_type_and_traceback() {
         summary.contains("index 1: ValueError: no ones"),
         "{summary}"
     );
+}
+
+#[test]
+fn a_result_that_is_too_large_fails_and_says_so() {
+    let _watchdog = watchdog(120);
+    let bench = bench();
+    let script = bench.file(
+        "script.py",
+        "def main(params, context): return 'x' * params['size']\n",
+    );
+    let args = [script.as_str(), "--params", "-"];
+    let rows = bench
+        .run_with_input(&args, "{\"size\": 135000000}\n{\"size\": 200000}\n")
+        .rows_by_index(1);
+    assert_eq!(column(&rows, "status"), ["failed", "completed"]);
+    let error = rows[0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("result of 135000013 bytes cannot be returned"),
+        "{error}"
+    );
+    assert_eq!(rows[1]["data"].as_str().unwrap().len(), 200_000);
 }
 
 #[test]
@@ -239,11 +260,28 @@ fn preloaded_modules_are_imported_once() {
     }
     let failed = bench.run(&[&script, "--preload", "no_such_module_anywhere"]);
     assert_eq!(failed.code, Some(1), "{failed:#?}");
-    assert!(
-        failed
-            .stderr
-            .contains("No module named 'no_such_module_anywhere'")
+    let reason = "No module named 'no_such_module_anywhere'";
+    assert!(failed.stderr.contains(reason), "{}", failed.stderr);
+    bench.until_nothing_is_left();
+}
+
+#[test]
+fn ctrl_c_while_modules_are_imported_ends_the_run_at_once() {
+    let _watchdog = watchdog(120);
+    let bench = bench();
+    bench.file(
+        "slow_module.py",
+        "import time\nopen('importing', 'w').close()\ntime.sleep(1000)\n",
     );
+    let script = bench.file("script.py", "def main(params, context): return 1\n");
+    let mut command = bench.command(&[&script, "--preload", "slow_module"]);
+    command.env("PYTHONPATH", bench.path(""));
+    let running = Running::start(command);
+    until("it is imported", || {
+        fs::metadata(bench.path("importing")).is_ok()
+    });
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().code, Some(130));
     bench.until_nothing_is_left();
 }
 
@@ -389,7 +427,7 @@ fn a_killed_run_is_resumed_with_what_is_missing() {
         assert_eq!(finished.code, code, "{finished:#?}");
         bench.until_nothing_is_left();
         let _ = fs::remove_file(bench.path("waiting")); // of the same run
-        let before = std::mem::replace(&mut done, rows_of(&bench.read("out.jsonl")).len());
+        let before = std::mem::replace(&mut done, whole_rows_of(&bench.read("out.jsonl")).len());
         assert!(done < 100 && before <= done, "{before}, then {done}");
     }
     let finished = bench.run(&args);

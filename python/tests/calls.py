@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import random
 import resource
 import signal
@@ -238,3 +239,8 @@ def chaos(seed: int, number: int) -> int:
 
 def text(size: int) -> str:
     return "x" * size
+
+
+def filled(value: int, size: int) -> pickle.PickleBuffer:
+    """A buffer that travels out of band."""
+    return pickle.PickleBuffer(bytearray([value]) * size)

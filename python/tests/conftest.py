@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): how long the test may take")
     _terminal = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)  # not what captures a test's output
     os.environ[processes.RUN_VARIABLE] = uuid.uuid4().hex
+    # A shell starts what it runs in the background with interrupts ignored, and that would be handed down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _find_package()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import itertools
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -15,13 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import calls
 import processes
 import pytest
 
-from miniflow import Executor
+from miniflow import Executor, _core
 from miniflow._core import Core
 from miniflow._settings import ClassSettings, Settings
 
@@ -105,7 +107,7 @@ def test_no_result_is_lost_or_told_twice_when_ctrl_c_comes_at_any_moment(
             if future is not None:
                 accepted.append((number, future))
             number += 1
-            if chance.random() < 0.3:
+            if accepted and chance.random() < 0.3:
                 _, waited = accepted[-1 - int(chance.random() * min(50, len(accepted)))]
                 rain.step(partial(waited.result, TIMEOUT))
             if chance.random() < 0.05:
@@ -301,3 +303,87 @@ def test_ctrl_c_interrupts_a_submission_that_waits_for_room() -> None:
         assert time.monotonic() - begun < 5
         timer.join()
         made.shutdown(cancel_futures=True)
+
+
+def test_results_that_are_read_in_place_stay_right_when_ctrl_c_comes_at_any_moment(
+    executor: Executor,
+) -> None:
+    """Their memory is given back once, and not before the last view of it is gone."""
+    size = 40_000
+    kept: list[tuple[int, pickle.PickleBuffer]] = []
+    begun = time.monotonic()
+    with Rain(5) as rain:
+        number = 0
+        while rain.interrupted < 200 and time.monotonic() - begun < TIMEOUT:
+            number += 1
+            future = rain.step(partial(executor.submit, calls.filled, number % 250, size))
+            if future is None:
+                continue
+            value = None
+            while value is None:
+                value = rain.step(partial(future.result, TIMEOUT))
+            kept.append((number % 250, value))
+            del kept[:-50]
+            for expected, view in kept:
+                assert bytes(view) == bytes([expected]) * size
+    assert rain.interrupted >= 200
+
+
+def test_a_loop_does_not_spin_while_another_thread_drives(executor: Executor) -> None:
+    looks = 0
+    original = _core._readable
+
+    def counted(*args: Any) -> None:
+        nonlocal looks
+        looks += 1
+        original(*args)
+
+    inside, leave = threading.Event(), threading.Event()
+
+    def callback(_: object) -> None:
+        inside.set()
+        leave.wait(TIMEOUT)
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        awaited = loop.run_in_executor(executor, calls.add, 1)  # attaches the loop
+        await awaited
+        future = executor.submit(calls.add, 1)
+        thread = threading.Thread(target=lambda: (future.add_done_callback(callback), future.result(TIMEOUT)))
+        thread.start()
+        await loop.run_in_executor(None, inside.wait, TIMEOUT)
+        others = [executor.submit(calls.add, n) for n in range(5)]
+        assert core_of(executor).led_elsewhere
+        before = looks
+        await asyncio.sleep(0.3)
+        spent = looks - before
+        leave.set()
+        await loop.run_in_executor(None, thread.join)
+        assert [other.result(TIMEOUT) for other in others] == list(range(5))
+        return spent
+
+    _core._readable = counted
+    try:
+        assert asyncio.run(main()) <= 0.3 / _core._BUSY_NAP + 10
+    finally:
+        _core._readable = original
+
+
+def test_a_lead_changes_hands_while_others_look_whether_it_was_left_behind(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the time, instead of every now and then."""
+    monkeypatch.setattr(_core, "_SLICE", 0.00005)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+
+            def work(index: int) -> int:
+                return sum(executor.submit(calls.add, index, n).result(20) for n in range(1000))
+
+            assert list(threads.map(work, range(12))) == [1000 * index + 499500 for index in range(12)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert not core_of(executor)._lead
+    assert core_of(executor).outstanding == 0

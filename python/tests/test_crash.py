@@ -195,3 +195,13 @@ def test_whatever_dies_each_future_ends_once_with_the_right_value(seed: int) -> 
             error = future.exception(0)
             assert isinstance(error, WorkerCrashed) if error else future.result(0) == n * n
     assert ends == Counter(range(count))
+
+
+def test_an_interrupt_sent_to_a_worker_disturbs_no_task() -> None:
+    with Executor(1) as executor:
+        worker = executor.submit(os.getpid).result(TIMEOUT)
+        for _ in range(20):
+            future = executor.submit(sum, range(100_000))
+            os.kill(worker, signal.SIGINT)
+            assert future.result(TIMEOUT) == 4_999_950_000
+        assert executor.submit(os.getpid).result(TIMEOUT) == worker

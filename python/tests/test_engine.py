@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 from engines import ACT, Gate, act, note_pid, run, wait_for
@@ -582,3 +583,12 @@ def test_an_engine_of_old_is_a_context_manager_over_defaults():
         )
         task_id = engine.submit_task(task)
         assert engine.get_result(task_id, timeout=60.0).data == 42
+
+
+def test_tasks_spread_over_workers_that_have_threads_to_spare(gate):
+    config = EngineConfig(cpu_bound_count=1, io_bound_count=2, io_bound_task_limit=20)
+    with Engine(config) as engine:
+        tasks = [gate.hold(engine) for _ in range(8)]
+        gate.open()
+        workers = Counter(engine.get_result(task.id).worker_id for task in tasks)
+    assert workers == {"io-0": 4, "io-1": 4}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +103,15 @@ def test_a_crash_of_one_that_ran_beside_others_says_so():
 def test_a_signal_without_a_name_is_told_by_its_number():
     assert errors.signal_name(9) == "SIGKILL"
     assert errors.signal_name(99) == "signal 99"
+
+
+def test_every_code_that_is_raised_is_in_the_table_and_the_other_way_round():
+    sources = Path(miniflow.__file__).parent
+    used = {
+        code
+        for path in sources.rglob("*.py")
+        if path.name != "errors.py"
+        for code in re.findall(r"\b(?:ENG|TASK|QUEUE|CONFIG|EXEC|WORKER)[0-9]{3}\b", path.read_text())
+    }
+    defaults = {kind.default_code for kind in BASES}
+    assert used | defaults == set(errors.CODES)

@@ -350,3 +350,35 @@ def test_no_process_is_left_when_the_host_is_killed(tmp_path: Path) -> None:
         os.kill(program.pid, signal.SIGKILL)
         program.wait(TIMEOUT)
         processes.wait_until(lambda: set(processes.ours()) <= before, what="the end of all processes")
+
+
+def test_text_that_holds_the_name_of_the_main_module_needs_no_cloudpickle(tmp_path: Path) -> None:
+    program = """
+        import sys
+        sys.modules["cloudpickle"] = None  # cannot be imported
+        from miniflow import Executor
+        text = 'if __name__ == "__main__": pass'
+        if __name__ == "__main__":
+            with Executor(1) as executor:
+                assert executor.submit(str.upper, text).result(60) == text.upper()
+                assert executor.submit(str, text).result(60) == text
+                print("done")
+    """
+    assert script(tmp_path, program) == "done\n"
+
+
+@needs_cloudpickle
+def test_a_function_of_a_script_with_much_data_is_sent_once(tmp_path: Path) -> None:
+    program = """
+        from miniflow import Executor
+        DATA = bytes(32 << 20)
+        def look(at):
+            return DATA[at] + at
+        if __name__ == "__main__":
+            with Executor(2) as executor:
+                futures = [executor.submit(look, n) for n in range(300)]
+                assert [f.result(60) for f in futures] == list(range(300))
+                assert executor._core.stats().payload_bytes < 1 << 20
+                print("done")
+    """
+    assert script(tmp_path, program) == "done\n"

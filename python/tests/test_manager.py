@@ -11,6 +11,7 @@ import pytest
 from engines import SCRIPTS
 from processes import alive, wait_until
 
+from miniflow import _watcher
 from miniflow.parallelism_engine import Manager
 from miniflow.parallelism_engine.engine import QueueWatcher
 from miniflow.parallelism_engine.queue_module import BaseQueue
@@ -218,3 +219,20 @@ def test_a_watcher_by_itself_moves_items_between_its_queues():
     finally:
         watcher.shutdown()
     assert watcher.active_processes == []
+
+
+def test_an_interrupt_while_an_item_is_taken_loses_nothing(manager, monkeypatch):
+    manager.put_item({"script_path": ITEM, "context": {"number": 1}})
+    wait_until(lambda: manager.output_queue.size() == 1)
+    finish = _watcher.Ended.finish
+
+    def interrupted(ended):
+        finish(ended)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_watcher.Ended, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            manager.get_output_item()
+    assert manager.get_output_item()["result_data"]["number"] == 1
+    assert manager.output_queue.is_empty()

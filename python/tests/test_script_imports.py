@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -269,3 +270,19 @@ def test_buffers_of_a_value_that_cloudpickle_pickles_are_collected_once(tmp_path
 
 def test_plain_data_is_pickled_plainly() -> None:
     assert pickle.loads(portable.dumps({"a": (1, 2)})) == {"a": (1, 2)}
+
+
+def test_a_module_on_the_programs_own_path_is_shared_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "shared_between_host_and_script"
+    write(tmp_path / f"{name}.py", "class Point:\n    pass\n")
+    script = write(
+        tmp_path / "script.py", f"from {name} import Point\ndef main(params, context):\n    return Point()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shared = importlib.import_module(name)
+    try:
+        assert type(run(script)) is shared.Point
+    finally:
+        sys.modules.pop(name, None)

@@ -51,9 +51,11 @@ def test_ids_differ_also_in_a_forked_child():
     program = """
 import os
 from miniflow import Task
-print(Task.create("script.py").id, flush=True)
+def tell():
+    os.write(1, f"{Task.create('script.py').id} ".encode())  # at once: the other process writes too
+tell()
 child = os.fork()
-print(Task.create("script.py").id, flush=True)
+tell()
 if child:
     os.waitpid(child, 0)
 """

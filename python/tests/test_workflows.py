@@ -173,3 +173,42 @@ def test_an_id_that_is_in_the_engine_already_is_refused(engine: Engine, step: st
     with pytest.raises(TaskError) as caught:
         engine.submit_workflow([Task.create(step), task])
     assert caught.value.code == "TASK005"
+
+
+@pytest.mark.parametrize("spoil", ["params", "timeout"])
+def test_a_task_that_cannot_be_submitted_any_more_fails_and_other_workflows_go_on(
+    engine: Engine, step: str, spoil: str
+):
+    first = Task.create(step, {"add": 1})
+    second = Task.create(step, dependencies=[first.id])
+    third = Task.create(step, dependencies=[second.id])
+    if spoil == "timeout":
+        second.timeout = float("nan")
+    engine.submit_workflow([first, second, third])
+    if spoil == "params":
+        second.params = [1]
+    results = [take(engine, one.id) for one in (first, second, third)]
+    assert [result.is_success for result in results][::2] == [True, results[1].is_success]
+    assert results[1].is_success or "could not be submitted" in str(results[1].error)
+    more = engine.submit_workflow([Task.create(step, {"add": 5})])
+    assert take(engine, more[0]).data == 5
+
+
+def test_scripts_are_where_they_were_when_their_workflow_was_submitted(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gate = tmp_path / "gate"
+    (tmp_path / "wait.py").write_text(
+        "import os, time\n"
+        "def main(params, context):\n"
+        "    while not os.path.exists(params['gate']):\n"
+        "        time.sleep(0.002)\n"
+        "    return 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    first = Task.create("wait.py", {"gate": str(gate)})
+    second = Task.create("wait.py", {"gate": str(gate)}, dependencies=[first.id])
+    engine.submit_workflow([first, second])
+    monkeypatch.chdir("/")
+    gate.touch()
+    assert take(engine, second.id).data == 1

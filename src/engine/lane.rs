@@ -245,11 +245,14 @@ impl Lane {
             && self.collector.has_free(&self.shared.up().bitmap)
     }
 
-    /// How loaded it is, in tasks per thread; `None` if it takes no more.
+    /// How loaded it is, in tasks; `None` if it takes no more.
+    ///
+    /// Not in tasks per thread: all workers of a class have as many threads, and a free thread is not all
+    /// that counts. Tasks beside each other share a process, its fate, and an interpreter's lock.
     #[inline]
     pub(crate) fn rank(&self) -> Option<u32> {
         let takes = self.state == LaneState::Ready && self.load() < self.bound;
-        takes.then(|| self.load() / self.threads.max(1))
+        takes.then(|| self.load())
     }
 
     pub(crate) fn as_candidate(&self) -> Candidate {

@@ -86,8 +86,15 @@ impl Socket {
         if !wait {
             flags |= RecvFlags::DONTWAIT;
         }
-        let answer =
-            retry_on_intr(|| recvmsg(&self.0, &mut [IoSliceMut::new(bytes)], &mut control, flags));
+        let mut receive = || {
+            retry_on_intr(|| recvmsg(&self.0, &mut [IoSliceMut::new(bytes)], &mut control, flags))
+        };
+        let answer = match receive() {
+            // The peer has ended with messages of ours unread. The kernel says so once, and before
+            // the last words of the peer.
+            Err(Errno::CONNRESET) => receive(),
+            answer => answer,
+        };
         let len = match answer {
             Ok(answer) => answer.bytes,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
@@ -139,6 +146,17 @@ mod tests {
             Ok(Received::Nothing)
         ));
         drop(a);
+        assert!(matches!(b.receive(&mut bytes, true), Ok(Received::Closed)));
+    }
+    #[test]
+    fn the_last_words_of_a_peer_that_did_not_listen_are_heard() {
+        let (a, b) = Socket::pair().unwrap();
+        a.send(b"last words", &[], true).unwrap();
+        b.send(b"unheard", &[], true).unwrap();
+        drop(a);
+        let mut bytes = [0; MAX_MESSAGE];
+        let heard = b.receive(&mut bytes, true);
+        assert!(matches!(heard, Ok(Received::Message(10, _))), "{heard:?}");
         assert!(matches!(b.receive(&mut bytes, true), Ok(Received::Closed)));
     }
 }

@@ -236,6 +236,12 @@ pub(crate) fn rows_of(text: &str) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
+/// Result lines of a run that was killed, perhaps while it wrote: the last one need not be whole.
+#[track_caller]
+pub(crate) fn whole_rows_of(text: &str) -> Vec<Value> {
+    rows_of(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+}
+
 /// Checks that every index is there once, from 0 on, and sorts by it.
 #[track_caller]
 pub(crate) fn by_index(mut rows: Vec<Value>) -> Vec<Value> {

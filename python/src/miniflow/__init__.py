@@ -1,5 +1,9 @@
 """miniflow: tasks in crash-isolated worker processes, over rings in shared memory."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .config import EngineConfig
 from .engine import Engine
 from .errors import (
@@ -19,6 +23,9 @@ from .progress import Progress
 from .status import ComponentStatus, HealthStatus
 from .tasks import Result, Task, TaskProgress, TaskStatus, TaskType
 
+if TYPE_CHECKING:
+    from .manager import Manager
+
 __all__ = [
     "ComponentStatus",
     "ConfigError",
@@ -28,6 +35,7 @@ __all__ = [
     "Executor",
     "ExecutorError",
     "HealthStatus",
+    "Manager",
     "Progress",
     "QueueError",
     "QueueFull",
@@ -42,3 +50,12 @@ __all__ = [
     "WorkerCrashed",
     "WorkerError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The API of older programs, which others need not load."""
+    if name == "Manager":
+        from .manager import Manager
+
+        return Manager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,28 +40,25 @@ class _Awaited:
         """Takes the end of the task, on any thread."""
         if self.settled:
             return
-        value: Any = None
-        error: BaseException | None = None
+        end = (outcome, code, flags, worker, attempt, data)
         try:
-            if outcome == _abi.MF_COMPLETED:
-                value = _outcome.value(data)[0]
+            # Also in the loop's own thread: whoever drives shall not run what unpickling runs.
+            if asyncio._get_running_loop() is self.loop:
+                self.loop.call_soon(_resolve, self.future, end)
             else:
-                error = _outcome.failure(outcome, code, flags, worker, attempt, data)
-        except Exception as unreadable:
-            error = unreadable
-        if asyncio._get_running_loop() is self.loop:
-            _resolve(self.future, value, error)
-        else:
-            try:
-                self.loop.call_soon_threadsafe(_resolve, self.future, value, error)
-            except RuntimeError:
-                pass  # the loop is closed: nobody awaits it any more
+                self.loop.call_soon_threadsafe(_resolve, self.future, end)
+        except RuntimeError:
+            pass  # the loop is closed: nobody awaits it any more
         self.settled = True
 
 
-def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[Any], end: tuple[int, int, int, int, int, _wire.Readable]) -> None:
     if future.done():
         return  # cancelled, or told twice after an interrupt
+    try:
+        value, error = _outcome.read(*end)
+    except Exception as unreadable:
+        value, error = None, unreadable
     if error is None:
         future.set_result(value)
     elif isinstance(error, StopIteration):  # which a future refuses to carry

@@ -15,17 +15,16 @@ from .progress import Progress
 class Cell:
     """The sink of one task of many."""
 
-    __slots__ = ("count", "ended", "error", "ident", "settled", "token", "value")
+    __slots__ = ("_raw", "count", "ended", "ident", "settled", "token")
 
     ident: _abi.TaskId
     token: int
+    _raw: tuple[int, int, int, int, int, _wire.Readable]
 
     def __init__(self, ended: deque[Cell], count: int) -> None:
         self.settled = False
         self.ended = ended
         self.count = count
-        self.value: Any = None
-        self.error: BaseException | None = None
 
     def settle(
         self,
@@ -38,20 +37,18 @@ class Cell:
         queued_ns: int,
         run_ns: int,
     ) -> None:
-        """Takes the end of the task."""
+        """Takes the end of the task, which is read by whoever asks for it."""
         if self.settled:
             return
-        try:
-            if outcome == _abi.MF_COMPLETED:
-                self.value = _outcome.value(data)[0]
-            else:
-                self.error = _outcome.failure(outcome, code, flags, worker, attempt, data)
-        except Exception as error:  # what came cannot be unpickled here
-            self.error = error
+        self._raw = (outcome, code, flags, worker, attempt, data)
         # Whoever sees it settled finds it in the queue, once: an interrupt in between leaves it last.
         if not self.ended or self.ended[-1] is not self:
             self.ended.append(self)
         self.settled = True
+
+    def result(self) -> tuple[Any, BaseException | None]:
+        """The task's value, or the exception in its place."""
+        return _outcome.read(*self._raw)
 
 
 def chunks(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[tuple[list[Any], ...]]:
@@ -103,14 +100,15 @@ def stream(
                 if ended:
                     ended.popleft()
                 del flying[ready.token]
+                value, error = ready.result()
                 if progress is not None:
-                    progress.advance(ready.count, ready.count if ready.error is not None else 0)
-                if ready.error is None:
-                    yield ready.value
+                    progress.advance(ready.count, ready.count if error is not None else 0)
+                if error is None:
+                    yield value
                 elif return_exceptions:
-                    yield ready.error
+                    yield error
                 else:
-                    raise ready.error
+                    raise error
     finally:
         for cell in flying.values():
             if not cell.settled and not core.cancel(cell):

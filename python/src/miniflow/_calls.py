@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from os import PathLike, fspath
+from os import PathLike
+from os.path import abspath
 from typing import Any, Callable, TypeVar, Union
 
 from . import _aio, _bulk, _wire
@@ -69,7 +70,7 @@ class Calls:
             value = (work, args, kwargs)
         else:
             kind, default = _wire.SCRIPT, TaskType.IO_BOUND
-            value = (fspath(work), args[0] if args else kwargs)
+            value = (abspath(work), args[0] if args else kwargs)
         opts = core.options(
             io=(task_type or default) is TaskType.IO_BOUND, timeout=timeout, max_attempts=retries + 1
         )
@@ -109,7 +110,7 @@ class Calls:
         elif chunksize != 1 or len(iterables) != 1:
             raise ValueError("a script takes one params at a time: one iterable, and no chunksize")
         else:
-            work = fspath(work)
+            work = abspath(work)  # a worker may be elsewhere
             kind, default = _wire.SCRIPT, TaskType.IO_BOUND
         opts = core.options(
             io=(task_type or default) is TaskType.IO_BOUND, timeout=timeout, max_attempts=retries + 1

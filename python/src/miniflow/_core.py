@@ -27,7 +27,7 @@ from types import CodeType, FrameType
 from typing import Callable, NamedTuple, Protocol
 
 from . import _abi, _log, _wire
-from ._settings import CPU, IO, NS, Prepared, Settings, seconds
+from ._settings import CPU, IO, NS, Prepared, Settings, checked_count, checked_time, seconds
 from .errors import EngineError, QueueFull, TaskError
 
 # mf_completion: id (half of it: not 0 if the row is in use), user_data, outcome, code, flags, worker,
@@ -38,13 +38,12 @@ _HANDLE_WORD = 10
 _ROWS = 256
 # Longest sleep of a waiting thread in one go: a signal (Ctrl-C) is looked for in between.
 _SLICE = 0.1
+# How long an event loop looks away while another thread drives.
+_BUSY_NAP = 0.002
 # From so many bytes on, a payload is written straight into shared memory.
 _LOAN_FROM = 32 << 10
 # From so many bytes on, a result is read where it is.
 _VIEW_FROM = 32 << 10
-# From so many attempts on, a result that cannot be taken is itself to blame.
-_ATTEMPTS = 3
-_ATTEMPTS_SHORT_OF_STACK = 8
 
 _LABEL = 16
 _LABEL_AT: int = _abi.SubmitOpts.label.offset  # type: ignore[attr-defined]
@@ -74,8 +73,38 @@ class Sink(Protocol):
         run_ns: int,
     ) -> None:
         """Takes the end of the task. Called by the thread that drives; must neither raise nor wait,
-        and must bear to be called again, should an interrupt have cut it short. The exception is
-        RecursionError: then another thread, or this one further out, tries again."""
+        and must bear to be called again, should an interrupt have cut it short."""
+
+
+class _Views:
+    """How many bytes of results are read where they are, over all of an engine."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
+class _View:
+    """A result where its worker wrote it."""
+
+    __slots__ = ("_finalizer", "memory")
+
+    def __init__(self, memory: ctypes.Array[ctypes.c_char]) -> None:
+        #: What all views of it refer to.
+        self.memory = memory
+        self._finalizer: object = None
+
+    @classmethod
+    def from_address(cls, at: int, size: int) -> _View:
+        return cls((ctypes.c_char * size).from_address(at))
+
+    def release_at_end(self, handle: int, views: _Views) -> None:
+        """Gives the memory back with the last view of it. May be said again, after an interrupt: giving
+        back twice does nothing."""
+        if self._finalizer is None:
+            views.size += len(self.memory)
+            finalizer = weakref.finalize(self.memory, _release, handle, views, len(self.memory))
+            finalizer.atexit = False
+            self._finalizer = finalizer
 
 
 class TaskState(NamedTuple):
@@ -104,8 +133,10 @@ class Core:
         self._bytes = memoryview(self._rows).cast("B")
         self._words = self._bytes.cast("Q")
         self._batch = 0  # how often the rows were done with
-        self._short_of_stack = (0, 0)  # for which token that was the case last, and how often
-        self._held: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self._held: dict[int, _View] = {}  # of the rows, by handle
+        self._views = _Views()
+        # One worker may have written it all.
+        self._view_limit = settings.result_arena // 4
         # With the bytes before and behind the label.
         self._options: dict[tuple[object, ...], tuple[_abi.SubmitOpts, bytes, bytes]] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -148,8 +179,10 @@ class Core:
             made = _abi.SubmitOpts()
             _abi.check(_abi.lib.mf_submit_opts_init(made, ctypes.sizeof(made)))
             made.task_class = IO if io else CPU
-            made.deadline_ns = 0 if timeout is None else max(1, seconds(timeout))
-            made.max_attempts = max_attempts
+            if timeout is not None:
+                made.deadline_ns = seconds(checked_time("timeout", timeout)) or 1
+            if max_attempts:
+                made.max_attempts = checked_count("the number of starts", max_attempts, 65_535)
             made.priority = priority
             made.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
                 _abi.MF_RETRY_TIMEOUT if retry_timed_out else 0
@@ -319,13 +352,13 @@ class Core:
         first thing in its `finally`. A function that runs keeps its claim, and each claim is an object
         of its own, so what has no function any more can be nobody's."""
         with self._recovery:
-            if self._lead.get(0) is not holder:
-                return
             if holder[0] == threading.get_ident():
                 frame: FrameType | None = sys._getframe(3)  # outside of what tries to claim it now
             else:
                 frame = sys._current_frames().get(holder[0])
-            if not self._leads(frame):
+            # The claim after the frames, and not before: if it is still there although its holder led no
+            # more, the holder has left it behind.
+            if not self._leads(frame) and self._lead.get(0) is holder:
                 del self._lead[0]
 
     def _drive(self, timeout: float) -> int:
@@ -333,30 +366,24 @@ class Core:
             _abi.check(_poll(self._handle, self._rows, _ROWS, max(0, int(timeout * NS))))
         batch = self._batch
         count = 0
-        row: tuple[int, ...] = ()
         pending = self._pending
-        try:
-            for row in _ROW.iter_unpack(self._bytes):
-                first, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
-                if not first:
-                    break
-                sink = pending.get(token)
-                if sink is not None:
-                    if size < _VIEW_FROM:
-                        data: _wire.Readable = _string_at(at, size) if size else b""
-                    else:
-                        data = self._hold(handle, at, size)
-                    sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
-                    del data
-                    pending.pop(token, None)
-                if self._held and handle in self._held:
-                    self._words[_WORDS * count + _HANDLE_WORD] = 0  # released with the last view of it
-                    del self._held[handle]
-                count += 1
-        except BaseException as error:
-            if not row or not self._is_unreadable(row, error):
-                raise  # the row is as it was, for whoever drives next
-            return count + 1
+        for row in _ROW.iter_unpack(self._bytes):
+            first, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
+            if not first:
+                break
+            sink = pending.get(token)
+            if sink is not None:
+                if size < _VIEW_FROM:
+                    data: _wire.Readable = _string_at(at, size) if size else b""
+                else:
+                    data = self._hold(handle, at, size)
+                sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
+                del data
+                pending.pop(token, None)
+            if self._held and handle in self._held:
+                self._words[_WORDS * count + _HANDLE_WORD] = 0  # released with the last view of it
+                del self._held[handle]
+            count += 1
         # A callback that waited may have been here meanwhile: then these rows are done with, and what
         # is in their place is for the next who drives.
         if count and self._batch == batch:
@@ -368,38 +395,18 @@ class Core:
                 self._wake(False)
         return count
 
-    def _is_unreadable(self, row: tuple[int, ...], error: BaseException) -> bool:
-        """Whether it is the row's result that raised while its sink was settled, and not a signal handler
-        or the lack of something here. Then the sink is told: it must not stand in the way of others."""
-        _, token, outcome, code, flags, worker, attempt, at, size, queued, run, handle = row
-        sink = self._pending.get(token)
-        if sink is None:
-            return False
-        if isinstance(error, RecursionError):
-            known, times = self._short_of_stack
-            self._short_of_stack = (token, times + 1 if token == known else 1)
-            if self._short_of_stack[1] < _ATTEMPTS_SHORT_OF_STACK:
-                return False
-        else:
-            for _ in range(_ATTEMPTS - 1):
-                data = self._hold(handle, at, size) if handle else _string_at(at, size)
-                try:
-                    sink.settle(outcome, code, flags, worker, attempt, data, queued, run)
-                    return False
-                except BaseException as again:
-                    error = again
-        text = f"the result cannot be unpickled: {type(error).__name__}: {error}"
-        sink.settle(_abi.MF_FAILED, 0, 0, _abi.MF_NO_WORKER, attempt, text.encode(), queued, run)
-        return True
+    def _hold(self, handle: int, at: int, size: int) -> _wire.Readable:
+        """A read-only view of a result where its worker wrote it, given back with its last user.
 
-    def _hold(self, handle: int, at: int, size: int) -> memoryview:
-        """A read-only view of a result where its worker wrote it, given back with its last user."""
+        A copy, if so much is held already that workers might run out of room for more."""
         owner = self._held.get(handle)
         if owner is None:
-            owner = (ctypes.c_char * size).from_address(at)
-            weakref.finalize(owner, _release, handle).atexit = False
-            self._held[handle] = owner
-        return memoryview(owner).cast("B").toreadonly()
+            if self._views.size + size > self._view_limit:
+                return _string_at(at, size)
+            # Known before it can end: an interrupt in between leaves it to the next who drives.
+            owner = self._held[handle] = _View.from_address(at, size)
+        owner.release_at_end(handle, self._views)
+        return memoryview(owner.memory).cast("B").toreadonly()
 
     def wait(self, sink: Sink, timeout: float | None) -> bool:
         """Waits until `sink` is settled, ``timeout`` seconds at most; whether it is."""
@@ -485,7 +492,7 @@ class Core:
             return True
         fd = _abi.check(_abi.lib.mf_event_fd(self._handle))
         try:
-            loop.add_reader(fd, _readable, weakref.ref(self))
+            loop.add_reader(fd, _readable, weakref.ref(self), loop, fd)
         except NotImplementedError:
             return False
         self._loops.add(loop)
@@ -539,6 +546,12 @@ class Core:
         )
 
     @property
+    def led_elsewhere(self) -> bool:
+        """Whether another thread drives just now."""
+        holder = self._lead.get(0)
+        return holder is not None and holder[0] != threading.get_ident()
+
+    @property
     def outstanding(self) -> int:
         """Tasks whose sinks are not settled."""
         return len(self._pending)
@@ -581,14 +594,16 @@ class Core:
     def stop(self, drain: float | None) -> None:
         """Waits for what is pending, ``drain`` seconds at most (None: as long as it takes), then
         stops the engine, which ends the rest. Afterwards every sink is settled."""
-        if self._stopped or self._inherited:
+        if self._inherited or not self._finalizer.alive:
             return
-        self.wait_until(lambda: not self._pending, drain)
-        self._stopping = True
-        rc = _abi.lib.mf_engine_stop(self._handle, 0)
-        if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
-            _abi.check(rc)
-        self._stopped = True
+        if not self._stopped:
+            self.wait_until(lambda: not self._pending, drain)
+            self._stopping = True
+            rc = _abi.lib.mf_engine_stop(self._handle, 0)
+            if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
+                _abi.check(rc)
+            self._stopped = True
+        # Again, if this was interrupted before.
         self.wait_until(lambda: not self._pending, 10.0)
 
     def close(self) -> None:
@@ -634,17 +649,31 @@ def _free(handle: ctypes.c_void_p, prepared: Prepared) -> None:
     prepared.close()
 
 
-def _release(handle: int) -> None:
+def _release(handle: int, views: _Views, size: int) -> None:
     row = _abi.Completion()
     row.handle = handle
     _abi.fast.mf_completion_release(None, row)
+    views.size -= size
 
 
-def _readable(core: weakref.ref[Core]) -> None:
+def _readable(core: weakref.ref[Core], loop: asyncio.AbstractEventLoop, fd: int) -> None:
     """In an event loop: completions may be waiting."""
     found = core()
-    while found is not None and found.drive(0) == _ROWS:
+    if found is None:
+        return
+    while (count := found.drive(0)) == _ROWS:
         pass
+    if count == 0 and found.led_elsewhere and loop in found._loops:
+        # Another thread drives, and the descriptor stays readable until it has come round: do not spin.
+        loop.remove_reader(fd)
+        loop.call_later(_BUSY_NAP, _listen_again, core, loop, fd)
+
+
+def _listen_again(core: weakref.ref[Core], loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    found = core()
+    if found is not None and loop in found._loops:
+        loop.add_reader(fd, _readable, core, loop, fd)
+        _readable(core, loop, fd)
 
 
 def _remove_reader(loop: asyncio.AbstractEventLoop, fd: int, done: threading.Event) -> None:
@@ -665,3 +694,6 @@ def _watch(core: Core) -> None:
             if core._finalizer.alive:
                 raise
             return  # closed meanwhile
+        except BaseException:
+            # What a callback raised that is no Exception, in a thread that is nobody's to end.
+            _log.logger.exception("a callback ended the wait for its task; it goes on")

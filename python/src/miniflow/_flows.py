@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable
 
 from . import _abi
+from ._log import logger
 from ._record import Ledger, Record
 from .errors import EngineError
 from .workflow import Workflow
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 class FlowRecord(Record):
     """The record of a task in a workflow."""
 
-    __slots__ = ("flow", "flows", "submitted")
+    __slots__ = ("flow", "flows", "path", "submitted")
 
     def __init__(self, task: Task, flow: Flow, flows: Flows) -> None:
         super().__init__(task, flows.ledger)
         self.ident = _abi.TaskId()  # nobody's, until it is submitted
         self.flow = flow
         self.flows = flows
+        #: The script, also if the program changes its directory before the task can start.
+        self.path = os.path.abspath(task.script_path)
         #: Whether the engine has it; else it waits for others.
         self.submitted = False
 
@@ -97,7 +101,7 @@ class Flows:
         with self._lock:
             self._active.add(flow)
             self.ledger.held += len(flow.records)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="miniflow-workflow", daemon=True)
                 self._thread.start()
         for task in flow.graph.ready():
@@ -130,9 +134,20 @@ class Flows:
 
     def _run(self) -> None:
         while True:
-            self.core.wait_until(lambda: bool(self.inbox) or not self._active, None)
+            try:
+                self.core.wait_until(lambda: bool(self.inbox) or not self._active, None)
+            except BaseException:
+                if self.core.stopped:
+                    return
+                # A callback's, which this thread was the one to call.
+                logger.exception("a callback raised in the thread of the workflows, which goes on")
             while self.inbox:
-                self._advance(self.inbox.popleft())
+                record = self.inbox.popleft()
+                try:
+                    self._advance(record)
+                except BaseException as error:
+                    with self._lock:
+                        self._fail(record, f"has a result that cannot be passed on: {error!r}")
             with self._lock:
                 if not self._active and not self.inbox:
                     self._thread = None
@@ -143,18 +158,13 @@ class Flows:
         flow = record.flow
         name = record.task.id
         if record.outcome == _abi.MF_COMPLETED:
-            try:
-                data = record.value()
-            except Exception as error:  # whatever an object raises that cannot be unpickled here
-                with self._lock:
-                    self._fail(record, f"has a result that cannot be read: {error!r}")
-            else:
-                with self._lock:
-                    freed = flow.graph.completed(name, data)
-                    if flow.graph.is_over:
-                        self._active.discard(flow)
-                for task in freed:
-                    self._submit(flow, task)
+            data = record.value()  # may raise whatever unpickling it does
+            with self._lock:
+                freed = flow.graph.completed(name, data)
+                if flow.graph.is_over:
+                    self._active.discard(flow)
+            for task in freed:
+                self._submit(flow, task)
         else:
             with self._lock:
                 self._fail(record)
@@ -168,9 +178,12 @@ class Flows:
             self.ledger.held -= 1
         try:
             self._send(self.core, task, record, flow.graph.params(task))
-        except EngineError as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # an interrupt of the program's
+            why = error.message if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
             with self._lock:
-                record.end_unrun(_abi.MF_FAILED, f"the task could not be submitted: {error.message}")
+                record.end_unrun(_abi.MF_FAILED, f"the task could not be submitted: {why}")
                 self._fail(record)
 
     def _fail(self, record: FlowRecord, how: str = "") -> None:

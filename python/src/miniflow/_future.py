@@ -21,7 +21,6 @@ T = TypeVar("T")
 
 _COMPLETED = _abi.MF_COMPLETED
 _CANCELLED = _abi.MF_CANCELLED
-_loads = _wire.loads
 
 # What stands in the place of the condition of a future that ended before somebody wanted one.
 _ENDED: Final = "ended"
@@ -33,6 +32,8 @@ class TaskFuture(Future[T]):
     # A new future, without a store: an instance has only what differs.
     _result: Any = None
     _exception: BaseException | None = None
+    _raw: tuple[int, int, int, int, int, _wire.Readable] | None = None  # what came, until it is read
+    _failed = False
     settled = False  # the end is here for everybody to see
     token = 0
     # The final state, as soon as it is known.
@@ -74,7 +75,7 @@ class TaskFuture(Future[T]):
 
     def __repr__(self) -> str:
         state = "pending" if self._pending() else "cancelled" if self.cancelled() else "finished"
-        if state == "finished":
+        if state == "finished" and self._raw is None:
             error = self._exception
             state += f" returned {type(self._result).__name__}" if error is None else f" raised {error!r}"
         return f"<{type(self).__name__} at {id(self):#x} {state}>"
@@ -96,29 +97,37 @@ class TaskFuture(Future[T]):
         queued_ns: int,
         run_ns: int,
     ) -> None:
-        """Takes the end of the task, once."""
+        """Takes the end of the task, once. What it says is read by whoever asks for it, in their own
+        thread: unpickling runs other people's code."""
         if self._end is None:
-            end = FINISHED
-            try:
-                if outcome == _COMPLETED:
-                    self._result = _loads(data)
-                elif outcome == _CANCELLED:
-                    end = CANCELLED_AND_NOTIFIED
-                else:
-                    self._exception = _outcome.failure(outcome, code, flags, worker, attempt, data)
-            except RecursionError:
-                raise  # perhaps only this thread is at its limit
-            except Exception as error:  # what came cannot be unpickled here
-                self._exception = error
-            self._end = end
+            if outcome == _CANCELLED:
+                self._end = CANCELLED_AND_NOTIFIED
+            else:
+                self._raw = (outcome, code, flags, worker, attempt, data)
+                self._failed = outcome != _COMPLETED
+                self._end = FINISHED
         if self.__dict__.setdefault("_first", _ENDED) is _ENDED:
             self.settled = True
         else:
             self._show()
 
+    def _read(self) -> None:
+        """Reads what the task said, if nobody has: its value or its exception."""
+        raw = self._raw
+        if raw is None:
+            return
+        value, error = _outcome.read(*raw)
+        if error is not None:
+            self._exception = error
+        else:
+            # Of two threads that read it at once, both get the same object.
+            self.__dict__.setdefault("_result", value)
+        self._raw = None
+
     def fail(self, error: BaseException) -> None:
         """Ends a future whose task was not submitted."""
         self._exception = error
+        self._failed = True
         self._end = FINISHED
         self._show()
 
@@ -137,7 +146,7 @@ class TaskFuture(Future[T]):
                 waiter = self._owed[0]
                 if self._shown == CANCELLED_AND_NOTIFIED:
                     waiter.add_cancelled(self)
-                elif self._exception is not None:
+                elif self._failed:
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
@@ -200,6 +209,8 @@ class TaskFuture(Future[T]):
         """The task's value; waits for it, ``timeout`` seconds at most."""
         if not self.settled:
             self._await(timeout)
+        if self._raw is not None:
+            self._read()
         if self._exception is not None:
             try:
                 raise self._exception
@@ -216,6 +227,8 @@ class TaskFuture(Future[T]):
             self._await(timeout)
         if self._end == CANCELLED_AND_NOTIFIED:
             raise CancelledError
+        if self._raw is not None:
+            self._read()
         return self._exception
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from . import _abi, _wire
 from .errors import TaskCancelled, TaskError, TaskTimeout, WorkerCrashed
 
+_VALUE = _wire.VALUE[0]
+
 
 class RemoteTraceback(Exception):
     """The traceback of an exception in a worker, as the cause of the exception here."""
@@ -76,8 +78,27 @@ def failure(
 
 def value(data: _wire.Readable) -> tuple[Any, str, str]:
     """The value of a task that completed, and its output if that was captured."""
+    if data[0] == _VALUE:
+        return pickle.loads(data[1:]), "", ""
     got = _wire.loads(data)
     if _wire.kind_of(data) == _wire.VALUE_AND_OUTPUT:
         result, stdout, stderr = got
         return result, stdout, stderr
     return got, "", ""
+
+
+def read(
+    outcome: int, code: int, flags: int, worker: int, attempt: int, data: _wire.Readable
+) -> tuple[Any, BaseException | None]:
+    """The value of a task that completed, or the exception in its place, also if the value cannot be
+    unpickled here. Raises only what is the reader's own: an interrupt, or the end of its stack."""
+    try:
+        if outcome == _abi.MF_COMPLETED:
+            return value(data)[0], None
+        return None, failure(outcome, code, flags, worker, attempt, data)
+    except (RecursionError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        return None, error
+    except BaseException as error:  # which shall not end the reader
+        return None, TaskError(f"the result cannot be unpickled: {type(error).__name__}: {error}")

@@ -111,7 +111,7 @@ class Record:
         self._ended_at = self._submitted_at + span if attempt else time.time()
         task = self.task
         task.retry_count = attempt - 1 if attempt > 1 else 0
-        task.status = _STATUS[outcome]
+        task._status = _STATUS[outcome]
         task._look = None
         self._ledger.ended[self.task_id] = self
         self.settled = True

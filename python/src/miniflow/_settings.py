@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ from .errors import ConfigError
 CPU = _abi.MF_CPU_BOUND
 IO = _abi.MF_IO_BOUND
 NS = 1_000_000_000
+_MOST_NS = (1 << 63) - 1
 # How long a thread that waits may spin before it sleeps. Twice the engine's own default: what is waited
 # for is often the next step of a Python program, which comes some 15 us later, and once spinning has
 # failed the engine tries it again with a quarter of this only.
@@ -69,6 +71,17 @@ class Settings:
     recycle_rss: int | None = None
     start_timeout: float = 60.0
 
+    def __post_init__(self) -> None:
+        for part in (self.cpu, self.io):
+            checked_time("timeout", part.timeout)
+        checked_time("start_timeout", self.start_timeout)
+        if isinstance(self.preload, str):
+            raise ConfigError(f"preload is {self.preload!r}: it must be a list of module names")
+        if self.memory_limit is not None:
+            checked_count("memory_limit", self.memory_limit)
+        if self.name is not None and "\0" in self.name:
+            raise ConfigError(f"name is {self.name!r}: it must be 1 to 64 of A-Za-z0-9._-")
+
 
 def available_cpus() -> int:
     """Processors that this process may use: its affinity and its cgroup's quota, at least 1."""
@@ -90,7 +103,27 @@ def available_cpus() -> int:
 
 def seconds(value: float | None) -> int:
     """A time as the C ABI takes it: nanoseconds, none is negative."""
-    return -1 if value is None else max(0, int(value * NS))
+    if value is None or value == math.inf:
+        return -1
+    return max(0, min(int(value * NS), _MOST_NS))
+
+
+def checked_time(what: str, value: object) -> float | None:
+    """A time limit in seconds as it was given, None if it is none; ConfigError if it cannot be one."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{what} is {value!r}: it must be a number of seconds, or None")
+    if not value > 0:  # also if it is not a number
+        raise ConfigError(f"{what} is {value}: it must be more than 0 seconds, or None")
+    return None if value == math.inf else value
+
+
+def checked_count(what: str, value: object, most: int = (1 << 63) - 1) -> int:
+    """A number that must be at least 1; ConfigError if it is not."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ConfigError(f"{what} is {value!r}: it must be a whole number from 1 to {most}")
+    return value
 
 
 class Prepared:

@@ -32,7 +32,7 @@ _LOOK = 0.2
 class Ended:
     """The sink of one item: a dict that comes back with what became of it."""
 
-    __slots__ = ("_data", "_how", "_items", "ident", "item", "settled", "token")
+    __slots__ = ("_data", "_how", "_items", "ident", "item", "settled", "taker", "token")
 
     ident: _abi.TaskId
     token: int
@@ -41,6 +41,8 @@ class Ended:
         self.settled = False
         self.item = item
         self._items = items
+        #: Who took it last.
+        self.taker: object = None
 
     def settle(
         self,
@@ -126,6 +128,8 @@ class QueueWatcher:
         self.current_process_index = 0
         self.process_lock = threading.Lock()
         self.ended: deque[Ended] = deque()
+        # Held while an item is taken, so that one caller gets it.
+        self._taking = threading.Lock()
         self.core: Core | None = None
         self.admission: Admission | None = None
         self._assigned: Sequence[Any] | None = None
@@ -187,13 +191,30 @@ class QueueWatcher:
         """The item that has ended first of those not taken; None if none has in `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            try:
-                return self.ended.popleft().finish()
-            except IndexError:
-                pass  # none, or somebody was faster
+            if self.ended:
+                item = self._take()
+                if item is not None:  # else somebody was faster
+                    return item
             core = self.core
             if core is None or not self._wait(core, deadline - time.monotonic()):
                 return None
+
+    def _take(self) -> dict[str, Any] | None:
+        first = None
+        me = object()
+        try:
+            with self._taking:
+                if self.ended:
+                    first = self.ended[0]
+                    first.taker = me
+                    self.ended.popleft()
+            return None if first is None else first.finish()
+        except BaseException:
+            # A Ctrl-C in the last moment: the item is not lost, but there for the next caller.
+            with self._taking:
+                if first is not None and first.taker is me and first not in self.ended:
+                    self.ended.appendleft(first)
+            raise
 
     def _wait(self, core: Core, timeout: float) -> bool:
         """Waits until an item has ended, or the workers have; False if neither came in time."""

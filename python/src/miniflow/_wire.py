@@ -20,9 +20,13 @@ offset bytes what, little-endian
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
+import pickletools
 import struct
 import sys
+import weakref
 from ctypes import c_char
 from types import FunctionType
 from typing import Any, Callable, Union, cast
@@ -99,10 +103,29 @@ def dump(kind: bytes, value: object) -> Message:
     except Exception as error:  # anything that a __reduce__ raises
         stream = _dump_by_value(value, buffers, error)
     else:
-        if _MAIN in stream:
+        if _MAIN in stream and names(stream, "__main__"):
             # Something of this process's main module, which is another module over there.
             stream = _dump_by_value(value, buffers, None)
     return pack(kind, stream, buffers)
+
+
+def names(stream: bytes, module: str) -> bool:
+    """Whether a pickle names something of a module, rather than holding the module's name in a text."""
+    inside = module + "."
+    texts: list[object] = ["", ""]  # the last two: what STACK_GLOBAL takes
+    memo: list[object] = []
+    for opcode, value, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name == "STACK_GLOBAL":
+            if any(isinstance(text, str) and (text == module or text.startswith(inside)) for text in texts):
+                return True
+        elif name == "MEMOIZE":
+            memo.append(texts[-1])
+        elif name in ("BINGET", "LONG_BINGET"):
+            texts = [texts[-1], memo[value] if isinstance(value, int) and value < len(memo) else None]
+        elif name not in ("PROTO", "FRAME"):
+            texts = [texts[-1], value]
+    return False
 
 
 def pack(kind: bytes, stream: bytes, buffers: list[pickle.PickleBuffer]) -> Message:
@@ -133,18 +156,32 @@ def _dump_by_value(value: object, buffers: list[pickle.PickleBuffer], error: Exc
 
 class Function:
     """A function of the main module, sent by value; a worker loads it once and keeps it, so that it
-    finds its own globals again in the next task, as a function of a module does."""
+    finds its own globals again in the next task, as a function of a module does.
 
-    __slots__ = ("_blob",)
+    A long one (with the data that it uses) lies in an unnamed file of this process, and is not sent:
+    workers that do not have it yet read it there.
+    """
+
+    __slots__ = ("_blob", "_digest", "_fd", "_size")
 
     def __init__(self, blob: bytes) -> None:
-        self._blob = blob
+        self._digest = hashlib.sha256(blob).digest()
+        self._size = len(blob)
+        self._blob: bytes | None = blob
+        self._fd = -1
+        if len(blob) >= _APART_FROM:
+            # Open as long as this process lives: a task that needs it may be queued anywhere.
+            self._fd = os.memfd_create("miniflow-function", os.MFD_CLOEXEC)
+            with open(self._fd, "wb", closefd=False) as file:
+                file.write(blob)
+            self._blob = None
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return load_function, (self._blob,)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        return load_function, (self._digest, self._blob, os.getpid(), self._fd)
 
 
-_sent: dict[FunctionType, Function] = {}
+_APART_FROM = 16 << 10
+_sent: weakref.WeakKeyDictionary[FunctionType, Function] = weakref.WeakKeyDictionary()
 _loaded: dict[bytes, Any] = {}
 
 
@@ -175,12 +212,15 @@ def _at_a_prompt() -> bool:
     return bool(flags.interactive or flags.inspect or not hasattr(sys.modules.get("__main__"), "__file__"))
 
 
-def load_function(blob: bytes) -> Any:
+def load_function(digest: bytes, blob: bytes | None, host: int, fd: int) -> Any:
     """In a worker: the function of a :class:`Function`, the same one every time."""
-    function = _loaded.get(blob)
+    function = _loaded.get(digest)
     if function is None:
+        if blob is None:
+            with open(f"/proc/{host}/fd/{fd}", "rb") as file:
+                blob = file.read()
         # setdefault: of two threads that load it at once, one wins.
-        function = _loaded.setdefault(blob, pickle.loads(blob))
+        function = _loaded.setdefault(digest, pickle.loads(blob))
     return function
 
 

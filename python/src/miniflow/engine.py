@@ -205,13 +205,15 @@ class Engine(Calls):
 
     def _send_later(self, core: Core, task: Task, record: FlowRecord, params: Any) -> None:
         """Hands a task of a workflow to the workers, waiting for room."""
-        payload, opts = self._order(core, task, params)
+        payload, opts = self._order(core, task, record.path, params)
         task._look = self._look
         core.submit(_wire.SCRIPT, payload, record, opts)
 
-    def _order(self, core: Core, task: Task, params: Any) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
+    def _order(
+        self, core: Core, task: Task, path: str, params: Any
+    ) -> tuple[tuple[Any, ...], _abi.SubmitOpts]:
         """What a worker is told, and the engine."""
-        task_id, path = task.id, task.script_path
+        task_id = task.id
         if not path.startswith("/"):
             path = os.path.join(os.getcwd(), path)
         payload: tuple[Any, ...] = (path, params)
@@ -232,7 +234,7 @@ class Engine(Calls):
     def _send(self, core: Core, task: Task, record: Record) -> None:
         """Hands an admitted task to the workers."""
         task_id = task.id
-        payload, opts = self._order(core, task, task.params)
+        payload, opts = self._order(core, task, task.script_path, task.params)
         task._status = TaskStatus.PENDING
         task.retry_count = 0
         task._look = self._look

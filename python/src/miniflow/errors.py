@@ -28,9 +28,8 @@ __all__ = [
 CODES: dict[str, str] = {
     "ENG000": "the engine cannot do that, for a reason that has no code of its own",
     "ENG001": "the engine is started already",
-    "ENG002": "the engine is not started",
+    "ENG002": "the engine is not started, or was shut down",
     "ENG003": "the engine cannot start",
-    "ENG004": "the engine is shut down",
     "TASK000": "the task is not one that the engine can take, or it failed",
     "TASK001": "as many tasks wait to be started as the input queue has room for",
     "TASK002": "the engine is overloaded: as many results wait to be taken as the output queue has room for",
@@ -38,7 +37,6 @@ CODES: dict[str, str] = {
     "TASK004": "the task was cancelled",
     "TASK005": "a task with this id is in the engine already",
     "TASK006": "a workflow is not a directed acyclic graph, or a task depends on one that is not in it",
-    "TASK007": "a task failed that this one depends on",
     "QUEUE000": "a queue cannot do that",
     "QUEUE001": "the queue is full",
     "CONFIG000": "a setting has a value that it cannot have",

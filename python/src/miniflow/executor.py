@@ -82,12 +82,12 @@ class Executor(concurrent.futures.Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        if retries < 0:
-            raise ValueError("retries must not be negative")
+        if not 0 <= retries < 65_535:
+            raise ValueError("retries must be from 0 to 65534")
         self._settings = Settings(
             cpu=ClassSettings(workers=max_workers, timeout=timeout),
             name=name,
-            preload=tuple(preload),
+            preload=preload if isinstance(preload, str) else tuple(preload),
             initializer=initializer,
             initargs=tuple(initargs),
             python=python,
@@ -224,9 +224,9 @@ def _results(
             finally:
                 future.cancel()
                 del future
+            # Out of the list, too.
             values.reverse()
-            while values:
-                yield values.pop()
+            yield from map(list.pop, itertools.repeat(values, len(values)))
     finally:
         for future in waiting:
             future.cancel()
@@ -238,11 +238,13 @@ def _finish(core: Core) -> None:
 
 
 def _abandon(core: Core) -> None:
-    """An executor that nobody waits for, or that is no more: its calls still end, then its workers."""
-    if core.outstanding == 0:
-        _finish(core)
-    else:
+    """An executor that nobody waits for, or that is no more: its calls still end, then its workers.
+
+    Always by a thread: the collector may be at work in one that holds a lock of this very engine."""
+    try:
         threading.Thread(target=_finish, args=(core,), name="miniflow-drain").start()
+    except RuntimeError:
+        pass  # the interpreter is about to end, and `_at_exit` has been here or will be
 
 
 _live: weakref.WeakSet[Core] = weakref.WeakSet()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import reprlib
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -408,7 +409,7 @@ class Result:
         )
 
     def __repr__(self) -> str:
-        outcome = repr(self.data) if self.is_success else self.error
+        outcome = reprlib.repr(self.data) if self.is_success else self.error
         return f"<Result of {self.task_id}: {self.status.value}, {outcome}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ impl Core {
             let (load, asleep) = if round_robin {
                 (0, false)
             } else {
-                (lane.load() / lane.threads.max(1), lane.is_asleep())
+                (lane.load(), lane.is_asleep())
             };
             if best.is_none_or(|(l, a, _)| (load, asleep) < (l, a)) {
                 best = Some((load, asleep, at));
@@ -104,7 +104,7 @@ impl Core {
                 let worker = *workers.get(usize::try_from(place).ok()?)?;
                 let lane = lanes[worker as usize].as_mut()?;
                 let room = lane.has_credit();
-                room.then(|| (lane.load() / lane.threads.max(1), lane.is_asleep(), worker))
+                room.then(|| (lane.load(), lane.is_asleep(), worker))
             };
             let pair = [merit(first), merit(second)];
             if let Some((.., worker)) = pair.into_iter().flatten().min() {

@@ -8,6 +8,8 @@ directory sees; sys.path stays as it is.
 * `from . import helper` and `from .helper import f` find files beside the script by the package's __path__.
 * `import helper` does through an __import__ in the modules' own __builtins__, which looks beside the script
   first. As for `python script.py`, what is built in (`time`) or needed to start (`os`) cannot be hidden so.
+* What everybody finds by that name, because the directory is on the program's own sys.path, is no sibling:
+  the program and its scripts share its classes, and it is loaded once, as in any program.
 * A script is not the sibling of its name: a helper that imports the script gets a second module, as it does
   for `python script.py`.
 * The directory's own __init__.py is not run, and there is no `from .. import`.
@@ -37,6 +39,7 @@ from importlib.machinery import (
     ExtensionFileLoader,
     FileFinder,
     ModuleSpec,
+    PathFinder,
     SourceFileLoader,
     SourcelessFileLoader,
 )
@@ -268,6 +271,8 @@ class Package:
         # A directory without __init__.py is a package only if nothing else has that name.
         if spec.loader is None and (top in sys.modules or importlib.util.find_spec(top)):
             return False
+        if _is_public(top, spec):
+            return False
         self._is_sibling[top] = True
         return True
 
@@ -301,6 +306,14 @@ class Package:
             ahead.extend(more)
         sources = (self._siblings.get(name) for name in sorted(reached))
         return tuple(source for source in sources if source is not None)
+
+
+def _is_public(top: str, found: ModuleSpec) -> bool:
+    """Whether everybody's `import top` finds the very file (or package) that is beside the script."""
+    ordinary = PathFinder.find_spec(top)
+    if ordinary is None or ordinary.origin is None or found.origin is None:
+        return False
+    return os.path.realpath(ordinary.origin) == os.path.realpath(found.origin)
 
 
 class _Loader(SourceFileLoader):

@@ -6,6 +6,7 @@ import importlib
 import pickle
 from typing import Any
 
+from .._wire import names
 from .packages import ROOT, register_by_value
 
 __all__ = ["dumps"]
@@ -26,8 +27,7 @@ def dumps(value: object, buffers: list[pickle.PickleBuffer] | None = None) -> by
         if cloudpickle is None:
             raise
     else:
-        # Text that happens to hold the name costs no more than the detour.
-        if _ROOT not in data:
+        if _ROOT not in data or not names(data, ROOT):
             return data
         cloudpickle = _cloudpickle()
         if cloudpickle is None:

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -68,6 +69,9 @@ def _become_worker(setup: dict[str, Any]) -> NoReturn:
         from . import pool, tasks
 
         worker = pool.join()
+        # Who interrupts the program does not mean its tasks. A handler, unlike SIG_IGN, is not handed
+        # down to what a task executes.
+        signal.signal(signal.SIGINT, lambda *_: None)
         if setup["memory_limit"] is not None:
             import resource
 

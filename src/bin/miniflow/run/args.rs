@@ -76,7 +76,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
-    /// On standard error; auto: a bar if that is a terminal
+    /// On standard error; auto: a bar if that is a terminal and the results go elsewhere
     #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
     pub(crate) progress: ProgressStyle,
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use miniflow::{Completion, Engine, Outcome, TaskState};
 
 use super::args::Crew;
-use super::bell::wait_readable;
+use super::bell::{Bell, wait_readable};
 use super::feed::{Form, Meter};
 use super::flight::Flight;
 use super::output::Output;
@@ -42,6 +42,8 @@ pub(crate) struct Host<'a> {
     pub(crate) progress: &'a mut Progress,
     pub(crate) tally: &'a mut Tally,
     pub(crate) turn: Turn,
+    /// Ends the reading of params.
+    pub(crate) stop: &'a Bell,
 }
 
 /// Which result is written next.
@@ -74,6 +76,14 @@ impl Turn {
                 bytes: 0,
             },
         }
+    }
+}
+
+impl Drop for Host<'_> {
+    /// However it ends, the other thread must not wait for it.
+    fn drop(&mut self) {
+        self.flight.close();
+        self.stop.ring();
     }
 }
 

@@ -65,11 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     resume::check_params(&done, source.as_ref())?;
     let signals = Signals::block()?;
     redirect()?;
+    signals.watch(Arc::clone(&bell))?; // a start may take long: a script's modules are imported
     let engine = work
         .engine(settings(&crew), args)
         .start()
         .map_err(Error::engine("cannot start the workers"))?;
-    signals.watch(Arc::clone(&bell))?;
+    signals.working();
     Run {
         args,
         crew,
@@ -169,7 +170,7 @@ impl Run<'_> {
     fn go(mut self, source: Option<Source>, mut output: Output) -> Result<ExitCode> {
         let started = Instant::now();
         let flight = Flight::new(Bell::new()?);
-        let mut progress = Progress::new(self.args.progress);
+        let mut progress = Progress::new(self.args.progress, output.is_terminal());
         let feeder = Feeder {
             engine: &self.engine,
             flight: &flight,
@@ -191,11 +192,11 @@ impl Run<'_> {
             progress: &mut progress,
             tally: &mut self.tally,
             turn: Turn::new(self.args.ordered),
+            stop: &self.stop,
         };
         let (hosted, fed) = thread::scope(|scope| {
             let feeding = scope.spawn(|| feeder.run(source));
             let hosted = host.run();
-            self.stop.ring();
             let fed = feeding.join();
             (
                 hosted,

@@ -1,7 +1,7 @@
 //! Where results go: whole lines only.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -80,6 +80,11 @@ impl Output {
             pending: Vec::new(),
             lines: 0,
         }
+    }
+
+    /// Whether somebody sees the results as they come.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.file.is_terminal()
     }
 
     /// Adds a line, which may wait for the next [`flush`](Self::flush).

@@ -43,9 +43,10 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(style: ProgressStyle) -> Self {
+    /// There is no bar by itself where results are `shown`: they would write over one another.
+    pub(crate) fn new(style: ProgressStyle, shown: bool) -> Self {
         match style {
-            ProgressStyle::Auto if io::stderr().is_terminal() => Self::bar(),
+            ProgressStyle::Auto if io::stderr().is_terminal() && !shown => Self::bar(),
             ProgressStyle::Auto | ProgressStyle::None => Self::None,
             ProgressStyle::Plain => {
                 let started = Instant::now();

@@ -60,7 +60,7 @@ pub(crate) fn check_params(done: &IndexSet, source: Option<&Source>) -> Result<(
         None => 1,
         Some(source) => match source.reopen() {
             None => return Ok(()), // noticed at the end
-            Some(file) => count(file, last + 1).map_err(|error| Error::File {
+            Some(file) => count(file, last.saturating_add(1)).map_err(|error| Error::File {
                 what: "cannot read the params from",
                 path: source.name.clone(),
                 source: error,

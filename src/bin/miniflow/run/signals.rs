@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::thread;
 
 use super::bell::Bell;
@@ -12,7 +12,16 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Signals {
     set: libc::sigset_t,
-    seen: Arc<AtomicI32>,
+    state: Arc<State>,
+}
+
+/// Facts that guard no data: every access is Relaxed.
+#[derive(Debug, Default)]
+struct State {
+    /// There is something to be ended in good order.
+    working: AtomicBool,
+    /// The first signal; 0 if there was none.
+    seen: AtomicI32,
 }
 
 impl Signals {
@@ -38,21 +47,22 @@ impl Signals {
         }
         Ok(Self {
             set,
-            seen: Arc::default(),
+            state: Arc::default(),
         })
     }
 
-    /// Starts the thread that waits for the signals. The first one rings `bell`; the second ends this
-    /// process at once: its zygote takes the workers along.
+    /// Starts the thread that waits for the signals. The first one rings `bell`; the second, or one
+    /// before [`working`](Self::working), ends this process at once: its zygote takes the workers
+    /// along.
     pub(crate) fn watch(&self, bell: Arc<Bell>) -> Result<()> {
-        let (set, seen) = (self.set, Arc::clone(&self.seen));
+        let (set, state) = (self.set, Arc::clone(&self.state));
         thread::Builder::new()
             .name("mf-signals".into())
             .spawn(move || {
                 loop {
                     let signal = wait_for(&set);
-                    // Relaxed, as in `seen`: a number that guards no data.
-                    if seen.swap(signal, Relaxed) != 0 {
+                    let working = state.working.load(Relaxed);
+                    if state.seen.swap(signal, Relaxed) != 0 || !working {
                         std::process::exit(128 + signal);
                     }
                     bell.ring();
@@ -62,9 +72,14 @@ impl Signals {
             .map_err(Error::system("pthread_create"))
     }
 
+    /// From now on there is something to be ended in good order.
+    pub(crate) fn working(&self) {
+        self.state.working.store(true, Relaxed);
+    }
+
     /// The signal that came, if any.
     pub(crate) fn seen(&self) -> Option<i32> {
-        Some(self.seen.load(Relaxed)).filter(|&signal| signal != 0)
+        Some(self.state.seen.load(Relaxed)).filter(|&signal| signal != 0)
     }
 }
 

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -98,50 +97,42 @@ impl<'a> Program<'a> {
             .args(arguments)
             .env_remove("MINIFLOW_LANE") // the worker's own
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0);
-        let pipe = guard.pipe().try_clone_to_owned().map_err(fail)?;
-        // SAFETY: the closure runs between fork and exec and does nothing but system calls; it
-        // allocates nothing and takes no lock.
-        unsafe { command.pre_exec(move || Guard::enter(pipe.as_fd())) };
-        let mut child = command.spawn().map_err(fail)?;
-        let parts = Self::parts_of(&mut child);
-        let (group, pidfd, input, output) = match parts {
-            Ok(parts) => parts,
+            .stdout(Stdio::piped());
+        let mut child = guard.spawn(&mut command).map_err(fail)?;
+        let group = Pid::from_child(&child);
+        match Self::ends_of(&mut child, group) {
+            Ok((pidfd, input, output)) => Ok(Self {
+                child,
+                group,
+                pidfd,
+                input: Some(input),
+                is_deaf: false,
+                output,
+                guard,
+                written: Vec::new(),
+                answers: 0,
+                is_over: false,
+                is_reaped: false,
+            }),
             Err(source) => {
-                let _ = child.kill();
+                let _ = kill_process_group(group, Signal::KILL);
+                guard.leave(group);
                 let _ = child.wait();
-                return Err(fail(source));
+                Err(fail(source))
             }
-        };
-        Ok(Self {
-            child,
-            group,
-            pidfd,
-            input: Some(input),
-            output,
-            guard,
-            is_deaf: false,
-            written: Vec::new(),
-            answers: 0,
-            is_over: false,
-            is_reaped: false,
-        })
+        }
     }
 
-    fn parts_of(child: &mut Child) -> io::Result<(Pid, OwnedFd, ChildStdin, ChildStdout)> {
-        let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let (Some(pid), Some(input), Some(output)) =
-            (number, child.stdin.take(), child.stdout.take())
-        else {
-            return Err(io::ErrorKind::NotFound.into()); // spawned with both, and with a pid
+    fn ends_of(child: &mut Child, pid: Pid) -> io::Result<(OwnedFd, ChildStdin, ChildStdout)> {
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::ErrorKind::NotFound.into()); // spawned with both
         };
         // Not reaped yet, so that the pid is still its own.
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         for fd in [input.as_fd(), output.as_fd()] {
             fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
         }
-        Ok((pid, pidfd, input, output))
+        Ok((pidfd, input, output))
     }
 
     /// Answers so far.

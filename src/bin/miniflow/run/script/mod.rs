@@ -21,11 +21,14 @@ use crate::error::{Error, Result};
 /// Runs in the interpreter that becomes the zygote. Its argument is a descriptor with the setup, which
 /// is read anew when a zygote that died is started again.
 const BOOT: &str = "
-import json, os, sys
+import ctypes, json, os, sys
 if sys.version_info < (3, 9):
     sys.exit('miniflow run: Python 3.9 or newer is needed, this is ' + sys.version.split()[0])
 fd = int(sys.argv[1])
 setup = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+ctypes.CDLL(None).prctl(1, 9) # PR_SET_PDEATHSIG, SIGKILL: while it imports, it hears of nothing
+if os.getppid() != setup['host']:
+    sys.exit(1)
 os.environ['MINIFLOW_LIBRARY'] = setup['library']
 sys.path[:] = setup['sys_path'] + [entry for entry in sys.path if entry]
 sys.argv = ['miniflow']
@@ -63,6 +66,7 @@ impl Script {
         let setup = json!({
             "sys_path": [format!("/proc/self/fd/{}", package.as_raw_fd())],
             "library": library,
+            "host": std::process::id(),
             "preload": args.preload,
             "initializer": null,
             "capture": false,
