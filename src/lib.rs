@@ -42,6 +42,8 @@ pub mod ffi;
 #[cfg(not(loom))]
 mod sandbox;
 #[cfg(not(loom))]
+pub mod status;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg(not(loom))]

@@ -207,5 +207,8 @@ fn row(slot: u32, row: &Row) -> Option<WorkerRow> {
         busy_ns: row.busy_ns,
         service_ns: row.mean_service_ns,
         crashed: row.crashed,
+        cpu_ns: row.cpu_ns,
+        rss_bytes: row.rss_bytes,
+        started_ms: row.started_ms,
     })
 }

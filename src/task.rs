@@ -1,6 +1,8 @@
 //! The vocabulary of tasks: identifiers, classes, options, completions.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -114,13 +116,15 @@ fn from_words(words: [u64; 2]) -> [u8; 16] {
 }
 
 /// Which workers a task is for. Each class has its own workers and threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum Class {
     /// Keeps a processor busy.
     #[default]
+    #[serde(rename = "cpu")]
     CpuBound = 0,
     /// Mostly waits.
+    #[serde(rename = "io")]
     IoBound = 1,
 }
 

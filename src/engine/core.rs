@@ -24,6 +24,7 @@ use std::time::Instant;
 use crate::config::{Config, Policy};
 use crate::engine::central::CentralQueue;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::notes::Notes;
 use crate::engine::payload::{self, Payloads};
 use crate::engine::scaling::log::DecisionLog;
 use crate::engine::task_table::{Limits, List, Payload, Place, TaskTable};
@@ -32,6 +33,7 @@ use crate::shm::arena::Block;
 use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::PAYLOAD_WORDS;
 use crate::shm::segments::HostInputs;
+use crate::status::Machine;
 use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::task::{Class, MAX_PRIORITY, SubmitOptions, TaskId};
 
@@ -144,6 +146,10 @@ pub(crate) struct Core {
     pub(crate) totals: Totals,
     /// About numbers of workers.
     pub(crate) decisions: DecisionLog,
+    /// What could not be done as the settings ask.
+    pub(crate) notes: Notes,
+    /// Processors and memory, as the supervisor found them last.
+    pub(crate) machine: Machine,
     next_ticket: u64,
     /// Completions kept (not handed out directly) since the last look: somebody may have to be
     /// woken.
@@ -189,6 +195,8 @@ impl Core {
             sleepers: Sleepers::default(),
             totals: Totals::default(),
             decisions: DecisionLog::default(),
+            notes: Notes::default(),
+            machine: Machine::default(),
             next_ticket: 1,
             kept: 0,
             blocked: Blocked::default(),

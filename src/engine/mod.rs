@@ -9,6 +9,7 @@ pub(crate) mod hostile;
 pub(crate) mod lane;
 pub(crate) mod loan;
 pub(crate) mod modules;
+pub(crate) mod notes;
 pub(crate) mod payload;
 pub(crate) mod policy;
 pub(crate) mod scaling;

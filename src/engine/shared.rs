@@ -6,7 +6,7 @@
 //! many. When nobody polls, the supervisor drains.
 #![forbid(unsafe_code)]
 
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -117,10 +117,7 @@ impl Shared {
 
     #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
-        match self.core.try_lock() {
-            Ok(core) => core,
-            Err(_) => self.lock_slowly(),
-        }
+        self.try_lock().unwrap_or_else(|| self.lock_slowly())
     }
 
     #[cold]
@@ -131,7 +128,12 @@ impl Shared {
 
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
-        self.core.try_lock().ok()
+        match self.core.try_lock() {
+            Ok(core) => Some(core),
+            // As in `sys::sync::lock`.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The load of a class, for its scaling policy.

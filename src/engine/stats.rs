@@ -1,7 +1,7 @@
 //! What the engine says about itself: counters, one row per worker, JSON, the control segment.
 #![forbid(unsafe_code)]
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::engine::core::{Core, Phase};
@@ -16,7 +16,7 @@ use crate::sys::process::Exit;
 use crate::task::{Class, Outcome};
 
 /// Counters of an engine. The first group only grows; the second is as of now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Tasks accepted.
@@ -71,7 +71,7 @@ pub struct Stats {
 }
 
 /// One worker process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerRow {
     /// Its slot.
@@ -81,7 +81,6 @@ pub struct WorkerRow {
     /// New for every process in the slot.
     pub incarnation: u64,
     /// Its class.
-    #[serde(serialize_with = "class_name")]
     pub class: Class,
     /// What it is about.
     pub state: WorkerState,
@@ -103,10 +102,16 @@ pub struct WorkerRow {
     pub service_ns: u64,
     /// Tasks that crashed in this slot, on processes before this one.
     pub crashed: u64,
+    /// Processor time of the process, in ns; 0 = not measured yet.
+    pub cpu_ns: u64,
+    /// Its resident memory, in bytes; 0 = not measured yet.
+    pub rss_bytes: u64,
+    /// When it was started, in milliseconds since 1970.
+    pub started_ms: i64,
 }
 
 /// The life of a worker process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 #[non_exhaustive]
@@ -127,10 +132,6 @@ impl WorkerState {
             .into_iter()
             .find(|&state| state as u32 == value)
     }
-}
-
-fn class_name<S: serde::Serializer>(class: &Class, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(class.name())
 }
 
 impl Stats {
@@ -198,6 +199,9 @@ impl WorkerRow {
             busy_ns: lane.busy_ns,
             service_ns: lane.service_ns(),
             crashed: lane.crashed_before,
+            cpu_ns: 0,
+            rss_bytes: 0,
+            started_ms: 0,
         }
     }
 }

@@ -5,13 +5,16 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::Snapshot;
 
 /// Decisions that are kept.
 const KEPT: usize = 1000;
 
 /// What a decision was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Action {
     /// More workers, by the policy.
