@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod histogram;
+mod metrics;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::histogram::Histogram;
 #[expect(unused_imports, reason = "the engine counts next")]
 pub(crate) use self::histogram::{BUCKETS, bucket_of};
+pub use self::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
 use crate::engine::scaling::log::Action;
 pub use crate::engine::stats::{Stats, WorkerRow, WorkerState};
 use crate::task::Class;
