@@ -1,5 +1,11 @@
 //! The text for Prometheus: what it has to be, and what it says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says so when it fails"
+)]
+
 mod common;
 
 use common::exposition::Exposition;

@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod error;
+mod metrics;
 mod run;
 
 use std::fmt::Display;
@@ -25,6 +26,7 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Chaos(chaos::Args),
+    Metrics(metrics::Args),
     Run(run::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             }
             Err(error) => complain("chaos", &error),
         },
+        Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => match run::run(&args) {
             Ok(status) => status,
             Err(error) => {
