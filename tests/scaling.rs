@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Board, collect, cpu_only, until, watchdog, watchdog_alone};
+use common::{Board, SetAtEnd, collect, cpu_only, until, watchdog, watchdog_alone};
 use miniflow::{
     Action, Builder, Candidate, Class, Completion, Engine, Error, Policy, Scaling, Snapshot,
     Submission, SubmitOptions, WorkerState,
@@ -388,15 +388,6 @@ fn bad_settings_and_a_policy_that_is_used_twice_are_refused() {
     let builder = scaled(1, 2, Scaling::custom(|_: &Snapshot| None)).handler(|_| Ok(()));
     let _first = builder.clone().start().unwrap();
     assert!(matches!(builder.start(), Err(Error::Invalid(_))));
-}
-
-/// Tells the other thread that this one has ended, in whatever way.
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
 
 /// A worker that leaves may be gone before it is killed.
