@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Board, SetAtEnd, collect, cpu_only, until, watchdog, watchdog_alone};
+use common::{Board, collect, cpu_only, until, watchdog, watchdog_alone};
 use miniflow::{
     Action, Builder, Candidate, Class, Completion, Engine, Error, Policy, Scaling, Snapshot,
-    Submission, SubmitOptions, WorkerState,
+    Submission, WorkerState,
 };
 
 fn scaled(min: u32, max: u32, scaling: Scaling) -> Builder {
@@ -388,81 +388,4 @@ fn bad_settings_and_a_policy_that_is_used_twice_are_refused() {
     let builder = scaled(1, 2, Scaling::custom(|_: &Snapshot| None)).handler(|_| Ok(()));
     let _first = builder.clone().start().unwrap();
     assert!(matches!(builder.start(), Err(Error::Invalid(_))));
-}
-
-/// A worker that leaves may be gone before it is killed.
-fn kill_if_there(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-}
-
-/// Under load of several policies and with sticky keys, every task has exactly one completion.
-#[test]
-fn resizes_up_and_down_with_kills_lose_no_task_and_deliver_none_twice() {
-    let _watchdog = watchdog(300);
-    const RESIZES: u32 = 1000;
-    let engine = cpu_only(2, 1)
-        .workers_between(Class::CpuBound, 2, 6)
-        .default_attempts(100)
-        .handler(|_| Ok(()))
-        .start()
-        .unwrap();
-    let done = AtomicBool::new(false);
-    let (mut submitted, mut ended) = (0_u64, 0_u64);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let _end = SetAtEnd(&done); // also if an assertion fails here
-            let policies = [Policy::LeastLoaded, Policy::PowerOfTwo, Policy::RoundRobin];
-            let mut seed = 1_u32;
-            for round in 0..RESIZES {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                engine.resize(Class::CpuBound, 1 + (seed >> 8) % 6).unwrap();
-                if round % 50 == 0 {
-                    let policy = &policies[(round / 50 % 3) as usize];
-                    engine.set_policy(policy.clone()).unwrap();
-                    if let Some(row) = engine.workers().iter().find(|row| row.pid != 0) {
-                        kill_if_there(row.pid);
-                    }
-                }
-                let before = engine.stats().completed;
-                until("a task has ended", || engine.stats().completed > before);
-            }
-        });
-        while !done.load(SeqCst) || submitted != ended {
-            if !done.load(SeqCst) && submitted - ended < 5000 {
-                for key in 0..20 {
-                    let options = SubmitOptions::new().sticky_key(key);
-                    engine.submit_with(b"", &options).unwrap();
-                    submitted += 1;
-                }
-            }
-            ended += engine
-                .poll(256, Some(Duration::from_millis(5)))
-                .unwrap()
-                .len() as u64;
-        }
-    });
-    let stats = engine.stats();
-    assert_eq!(
-        (stats.submitted, stats.queued, stats.on_workers),
-        (submitted, 0, 0)
-    );
-    assert_eq!(
-        engine
-            .poll(1, Some(Duration::from_millis(50)))
-            .unwrap()
-            .len(),
-        0
-    );
-    let decisions = engine.scaling_decisions();
-    assert_eq!(decisions.len(), 1000);
-    let mut target = decisions[0].before;
-    for decision in &decisions {
-        assert_eq!(decision.before, target);
-        target = decision.after;
-    }
-    let workers = u64::from(target);
-    until("as many workers as the last resize said", || {
-        engine.stats().workers == workers && engine.workers().len() as u64 == workers
-    });
 }
