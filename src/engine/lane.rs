@@ -22,6 +22,9 @@ use crate::worker::link::ToWorker;
 /// About what a hand-off to a sleeping worker costs: a lane holds tasks for this long in advance,
 /// so that its worker need not wait for the next one.
 const HANDOFF_NS: u64 = 100_000;
+/// Tasks of this length lose so little by a hand-off that none is held in advance: it would wait
+/// behind one that runs while another worker becomes free.
+const LONG_NS: u64 = 20 * HANDOFF_NS;
 /// One batch of completions moves the average service time by 1/8 of the difference.
 const SMOOTHING: u32 = 3;
 
@@ -147,6 +150,8 @@ pub(crate) struct Lane {
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) busy_ns: u64,
+    /// When it ended its last task, or became ready; in ticks, 0 before.
+    pub(crate) active_at: u64,
 }
 
 /// What the supervisor's looks at a worker's health have found.
@@ -229,6 +234,7 @@ impl Lane {
             completed: 0,
             failed: 0,
             busy_ns: 0,
+            active_at: 0,
         }
     }
 
@@ -355,7 +361,7 @@ impl Lane {
         }
         self.bound_service_ns = self.service_ns;
         let most = CREDITS as u64 - u64::from(self.threads);
-        let ahead = if self.stalled {
+        let ahead = if self.stalled || self.service_ns >= LONG_NS {
             0
         } else {
             (u64::from(self.threads) * HANDOFF_NS)

@@ -528,7 +528,7 @@ impl Engine {
     // ---- control ----
 
     /// Sets how many workers a class has. More are started, fewer leave when they have finished
-    /// what they run, the least busy first; what waits on them goes to others. A scaling policy leaves
+    /// what they run, the longest idle first; what waits on them goes to others. A scaling policy leaves
     /// the class alone for the next 10 s, and for good if there are none.
     ///
     /// # Errors
