@@ -3,18 +3,23 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::cast_possible_truncation,
     reason = "a test says so when it fails"
 )]
 
 mod common;
 
+use std::fs;
 use std::io::{BufRead, ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::exposition::Exposition;
 use common::http::{Answer, Server};
-use common::{Name, Random, collect, cpu_only, run_to_end, until, watchdog};
+use common::{
+    Name, Random, collect, cpu_only, cpu_time, run_to_end, until, watchdog, watchdog_alone,
+};
 use miniflow::Engine;
 use miniflow::status::Status;
 use rustix::process::Signal;
@@ -373,4 +378,38 @@ fn promtool_finds_nothing_wrong() {
         output.stderr.is_empty() && output.stdout.is_empty(),
         "{output:?}"
     );
+}
+
+/// How often a thread of this process has gone to sleep of itself.
+fn sleeps(thread: &str) -> u64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let read = |path: PathBuf, file| fs::read_to_string(path.join(file)).unwrap_or_default();
+    let mut of = threads.filter(|t| read(t.path(), "comm").trim_end() == thread);
+    let status = read(of.next().unwrap().path(), "status");
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn an_engine_that_is_scraped_does_not_notice() {
+    let _watchdog = watchdog_alone(60);
+    let name = Name::unique();
+    let engine = engine(&name);
+    let server = Server::of(&name);
+    let processes = || -> Duration { engine.workers().iter().map(|w| cpu_time(w.pid)).sum() };
+    let mut at_rest = 0;
+    until("the engine is at rest", || {
+        let before = std::mem::replace(&mut at_rest, sleeps("mf-supervisor"));
+        std::thread::sleep(Duration::from_millis(300)); // what is looked for is that nothing happens
+        before == at_rest
+    });
+    let before = processes();
+    for _ in 0..100 {
+        assert_eq!(server.get("/metrics").status, 200);
+        assert_eq!(server.get("/status.json").status, 200);
+    }
+    assert_eq!(sleeps("mf-supervisor"), at_rest, "its supervisor was woken");
+    assert_eq!(processes(), before, "its workers have run");
 }

@@ -64,7 +64,7 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     /// Sends these bytes and reads what comes back.

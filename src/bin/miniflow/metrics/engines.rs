@@ -1,7 +1,7 @@
 //! The engines that are watched: one by its name, or all of this user.
 
 use miniflow::monitor::{self, Monitor};
-use miniflow::status::Status;
+use miniflow::status::{EngineState, Status};
 
 #[derive(Debug)]
 pub(super) struct Engines {
@@ -39,10 +39,14 @@ impl Engines {
             return Err(format!("engine {name} is not watched here"));
         }
         let monitor = Monitor::open(name).map_err(|error| error.to_string())?;
-        if !monitor.is_alive() {
-            return Err(format!("engine {name} is dead"));
+        let status = monitor.status();
+        if status.state == EngineState::Dead {
+            return Err(format!(
+                "engine {name} is dead: its host process {} is gone",
+                status.pid
+            ));
         }
-        Ok(monitor.status())
+        Ok(status)
     }
 
     /// What all of them do that live. One that is watched by its name and does not is an error.

@@ -49,10 +49,8 @@ fn status(request: &Request<'_>, engines: &Engines) -> Response {
             Err(error) => return Response::plain(Status::ServiceUnavailable, error.to_string()),
         },
     };
-    let json = (engines.status(&name))
-        .and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string()));
-    match json {
-        Ok(json) => Response::ok(JSON, json),
+    match engines.status(&name) {
+        Ok(status) => Response::ok(JSON, status.to_json()),
         Err(reason) => Response::plain(Status::ServiceUnavailable, reason),
     }
 }

@@ -287,7 +287,7 @@ function showClasses(look) {
 }
 
 function showWorkers(look) {
-  const cells = ["", "load", "number", "number wide", "number", "number wide", "number wide", "number wide"];
+  const cells = ["", "load", "number", "number wide", "number", ...Array(4).fill("number wide")];
   const fresh = (w) => {
     const tr = row(cells, w.class);
     const bar = make("div", "bar");
@@ -309,6 +309,7 @@ function showWorkers(look) {
       count(w.completed),
       perSecond(rate(look, looks.at(-2), mine)),
       w.completed ? time(w.service_ns) : DASH,
+      w.cpu_ns ? share(w.cpu_permille / 1000) : DASH,
       bytes(w.rss_bytes),
       w.pid ? String(w.pid) : DASH,
     ]);
