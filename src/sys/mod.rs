@@ -20,6 +20,8 @@ pub(crate) mod fork;
 #[cfg(not(loom))]
 pub(crate) mod memfd;
 #[cfg(not(loom))]
+pub(crate) mod proc_stat;
+#[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod sandbox;
