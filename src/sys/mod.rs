@@ -23,6 +23,7 @@ pub(crate) mod fork;
 pub(crate) mod hugepages;
 #[cfg(not(loom))]
 pub(crate) mod memfd;
+#[cfg(not(loom))]
 pub(crate) mod numa;
 #[cfg(not(loom))]
 pub(crate) mod placement;
