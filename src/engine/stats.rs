@@ -357,6 +357,7 @@ pub(crate) fn log_decision(decision: &Decision, control: &ControlSegment) {
         running: number(seen.on_workers),
         oldest_us: u64::try_from(seen.oldest.as_micros()).unwrap_or(u64::MAX),
         cpu_permille: permille(seen.cpu.unwrap_or(0.0)),
+        memory_permille: permille(seen.memory.unwrap_or(0.0)),
         ..DecisionRecord::default()
     });
 }

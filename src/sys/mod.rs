@@ -8,6 +8,8 @@ pub(crate) mod prefetch;
 pub(crate) mod sync;
 
 #[cfg(not(loom))]
+pub(crate) mod cgroup;
+#[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
 pub(crate) mod cpu;
@@ -19,6 +21,8 @@ pub(crate) mod event;
 pub(crate) mod fork;
 #[cfg(not(loom))]
 pub(crate) mod memfd;
+#[cfg(not(loom))]
+pub(crate) mod memory;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]

@@ -248,7 +248,7 @@ record! {
         oldest_us: u64,
         /// CPU in use, of 1000.
         cpu_permille: u32,
-        /// Memory pressure, of 1000.
+        /// Memory in use, of 1000.
         memory_permille: u32,
         /// How long no further action is taken.
         cooldown_ms: u32,
