@@ -344,7 +344,10 @@ typedef struct mf_worker_row {
   uint32_t queued;
   /** Tasks that it runs. */
   uint32_t running;
-  /** Processor use in 1/1000 of one processor; 0: not measured in this version. */
+  /**
+   * Processor time that it used lately, in 1/1000 of one processor. This and rss_bytes are measured
+   * once a second at most.
+   */
   uint32_t cpu_permille;
   /** New for every process in the slot. */
   uint64_t incarnation;
@@ -358,7 +361,7 @@ typedef struct mf_worker_row {
   uint64_t busy_ns;
   /** Average nanoseconds of a task. */
   uint64_t service_ns;
-  /** Resident memory in bytes; 0: not measured in this version. */
+  /** Resident memory in bytes; 0: not measured yet. */
   uint64_t rss_bytes;
 } mf_worker_row;
 

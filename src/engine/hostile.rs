@@ -27,7 +27,7 @@ use crate::engine::completion::Completion;
 use crate::engine::core::{Batch, Core};
 use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState, NewLane};
-use crate::engine::stats::{self, Stats, WorkerRow};
+use crate::engine::stats::{Stats, WorkerRow};
 use crate::engine::task_table::Place;
 use crate::placement::Placement;
 use crate::shm::arena::{Arena, Block};
@@ -38,6 +38,7 @@ use crate::shm::segments::{
     words_as_bytes_mut,
 };
 use crate::shm::slot::{Ending, Kind, Pending};
+use crate::status::Crash;
 use crate::sys::clock::Clock;
 use crate::sys::event::Event;
 use crate::sys::process::Exit;
@@ -528,7 +529,7 @@ impl World {
             let row = WorkerRow::of(lane);
             assert!(row.running + row.queued <= CREDITS as u32, "{row:?}");
             assert!(row.depth <= CREDITS as u32, "{row:?}");
-            stats::crash_record(lane, &Verdict::unreported(Exit::Unknown));
+            let _ = Crash::of(lane, &Verdict::unreported(Exit::Unknown));
             lane.is_asleep();
             for slot in &lane.shared.up().slots {
                 slot.progress();

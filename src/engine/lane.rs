@@ -12,6 +12,7 @@ use crate::shm::layout::CREDITS;
 use crate::shm::ring::{self, Message};
 use crate::shm::segments::HostLane;
 use crate::shm::slot::Collector;
+use crate::status::now_ms;
 use crate::sys::event::Event;
 use crate::sys::process::{Exit, Process};
 use crate::sys::socket::Socket;
@@ -21,6 +22,9 @@ use crate::worker::link::ToWorker;
 /// About what a hand-off to a sleeping worker costs: a lane holds tasks for this long in advance,
 /// so that its worker need not wait for the next one.
 const HANDOFF_NS: u64 = 100_000;
+/// Tasks of this length lose so little by a hand-off that none is held in advance: it would wait
+/// behind one that runs while another worker becomes free.
+const LONG_NS: u64 = 20 * HANDOFF_NS;
 /// One batch of completions moves the average service time by 1/8 of the difference.
 const SMOOTHING: u32 = 3;
 
@@ -108,6 +112,8 @@ pub(crate) struct Lane {
     /// It was asked to hand tasks back.
     pub(crate) asked_back: bool,
     pub(crate) started_at: Instant,
+    /// The same in milliseconds since 1970.
+    pub(crate) started_ms: i64,
     pub(crate) collector: Collector,
     producer: ring::Producer,
     bell: doorbell::Producer,
@@ -144,6 +150,8 @@ pub(crate) struct Lane {
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) busy_ns: u64,
+    /// When it ended its last task, or became ready; in ticks, 0 before.
+    pub(crate) active_at: u64,
 }
 
 /// What the supervisor's looks at a worker's health have found.
@@ -157,8 +165,6 @@ pub(crate) struct Health {
     /// When to ask the kernel for its state next.
     pub(crate) look_at: Instant,
     pub(crate) stopped_since: Option<Instant>,
-    /// When to ask the kernel for its size next.
-    pub(crate) rss_at: Instant,
 }
 
 /// What a new lane is made of.
@@ -198,6 +204,7 @@ impl Lane {
             signals: 0,
             asked_back: false,
             started_at: now,
+            started_ms: now_ms(),
             collector: Collector::new(),
             producer: ring::Producer::default(),
             bell: doorbell::Producer::default(),
@@ -220,7 +227,6 @@ impl Lane {
                 moved: now,
                 look_at: now,
                 stopped_since: None,
-                rss_at: now,
             },
             trouble: None,
             orphaned: false,
@@ -228,6 +234,7 @@ impl Lane {
             completed: 0,
             failed: 0,
             busy_ns: 0,
+            active_at: 0,
         }
     }
 
@@ -354,7 +361,7 @@ impl Lane {
         }
         self.bound_service_ns = self.service_ns;
         let most = CREDITS as u64 - u64::from(self.threads);
-        let ahead = if self.stalled {
+        let ahead = if self.stalled || self.service_ns >= LONG_NS {
             0
         } else {
             (u64::from(self.threads) * HANDOFF_NS)

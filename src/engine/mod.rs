@@ -4,6 +4,7 @@ pub(crate) mod central;
 pub(crate) mod completion;
 pub(crate) mod core;
 pub(crate) mod crash;
+pub(crate) mod deaths;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 pub(crate) mod lane;
@@ -19,6 +20,7 @@ pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod symbols;
 pub(crate) mod task_table;
+pub(crate) mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
@@ -38,6 +40,7 @@ use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
 use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
+use crate::status::Status;
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
 use crate::sys::sync::lock;
@@ -263,8 +266,10 @@ impl Engine {
         if core.phase != Phase::Running {
             return Err(Error::Closed);
         }
-        let block = core.allocate(&self.shared.inputs, len)?;
+        let block = core.allocate(&self.shared.inputs, len);
+        self.shared.note_change(&mut core);
         drop(core);
+        let block = block?;
         Ok(Loan::new(Arc::clone(&self.shared), block, len))
     }
 
@@ -529,7 +534,7 @@ impl Engine {
     // ---- control ----
 
     /// Sets how many workers a class has. More are started, fewer leave when they have finished
-    /// what they run, the least busy first; what waits on them goes to others. A scaling policy leaves
+    /// what they run, the longest idle first; what waits on them goes to others. A scaling policy leaves
     /// the class alone for the next 10 s, and for good if there are none.
     ///
     /// # Errors
@@ -583,6 +588,7 @@ impl Engine {
             return Err(Error::Closed);
         }
         let before = core.set_policy(policy);
+        self.shared.note_change(&mut core);
         drop(core);
         drop(before); // not under the lock: it may be the host's code
         Ok(())
@@ -595,7 +601,11 @@ impl Engine {
         if self.shared.is_childs_copy() {
             return Vec::new();
         }
-        self.shared.lock().decisions.to_vec()
+        let decisions = self.shared.lock().decisions.to_vec();
+        decisions
+            .iter()
+            .map(|decision| Decision::clone(decision))
+            .collect()
     }
 
     /// Counters of the engine; zeros in a forked child.
@@ -613,16 +623,29 @@ impl Engine {
         if self.shared.is_childs_copy() {
             return Vec::new();
         }
-        self.shared.lock().lanes().map(WorkerRow::of).collect()
+        let mut rows: Vec<_> = self.shared.lock().lanes().map(WorkerRow::of).collect();
+        self.shared.usage.fill(&mut rows, usage::EVERY);
+        rows
     }
 
-    /// What the engine's parts do, as JSON; an empty object in a forked child.
+    /// All that the engine says about itself: counters, classes, workers, how long tasks waited and
+    /// ran, crashes, decisions. In a forked child: nothing of that, and
+    /// [`EngineState::Stopped`](crate::status::EngineState::Stopped).
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.shared.is_childs_copy() {
+            return Status::of_nothing();
+        }
+        stats::status(&self.shared)
+    }
+
+    /// [`Engine::status`] as JSON ([`Status::to_json`]); an empty object in a forked child.
     #[must_use]
     pub fn status_json(&self) -> String {
         if self.shared.is_childs_copy() {
             return "{}".into();
         }
-        stats::status_json(&self.shared.lock(), &self.shared.config)
+        self.status().to_json()
     }
 
     /// Stops the engine: refuses new tasks, lets those that were accepted finish for at most

@@ -52,14 +52,14 @@ impl From<WorkerRow> for mf_worker_row {
             depth: row.depth,
             queued: row.queued,
             running: row.running,
-            cpu_permille: 0,
+            cpu_permille: row.cpu_permille,
             incarnation: row.incarnation,
             completed: row.completed,
             failed: row.failed,
             crashed: row.crashed,
             busy_ns: row.busy_ns,
             service_ns: row.service_ns,
-            rss_bytes: 0,
+            rss_bytes: row.rss_bytes,
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) mod numa;
 #[cfg(not(loom))]
 pub(crate) mod placement;
 #[cfg(not(loom))]
+pub(crate) mod proc_stat;
+#[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod sandbox;

@@ -8,6 +8,7 @@
     reason = "a failure here fails the test"
 )]
 
+pub(crate) mod exposition;
 pub(crate) mod run;
 
 use std::fs;
@@ -16,7 +17,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -105,6 +106,15 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
             "not within {PATIENCE:?}: {what}"
         );
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Tells other threads that this one has ended, in whatever way.
+pub(crate) struct SetAtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 

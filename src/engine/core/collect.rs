@@ -174,6 +174,7 @@ impl Core {
             clock: self.clock,
             in_place_from: self.in_place_from,
             shared: &lane.shared,
+            class: lane.class.index(),
             worker: lane.worker,
             incarnation: lane.incarnation,
             suspects: &mut lane.suspects,
@@ -183,6 +184,7 @@ impl Core {
             sum_ns: 0,
             count: 0,
             failed: 0,
+            last_end: 0,
         };
         let answer = take(
             &mut lane.collector,
@@ -196,11 +198,13 @@ impl Core {
             settle.send_back();
         }
         let (sum_ns, count, failed) = (settle.sum_ns, settle.count, settle.failed);
+        let last_end = settle.last_end;
         if count > 0 {
             lane.completed += u64::from(count);
             lane.failed += u64::from(failed);
             lane.busy_ns = lane.busy_ns.saturating_add(sum_ns); // the worker's word
             lane.note_service(sum_ns, count);
+            lane.active_at = lane.active_at.max(last_end);
         }
         if lane.is_apart() && lane.load() == 0 {
             lane.set_apart(self.classes[lane.class.index()].reserved == Some(lane.worker));
@@ -230,6 +234,8 @@ struct Settle<'a> {
     clock: Clock,
     in_place_from: u64,
     shared: &'a Arc<HostLane>,
+    /// The class of the worker and its tasks.
+    class: usize,
     worker: u32,
     incarnation: u64,
     suspects: &'a mut Vec<u32>,
@@ -242,6 +248,8 @@ struct Settle<'a> {
     sum_ns: u64,
     count: u32,
     failed: u32,
+    /// In ticks.
+    last_end: u64,
 }
 
 impl Settle<'_> {
@@ -265,6 +273,7 @@ impl Settle<'_> {
         let (start, end) = self.times.plausible(entry.submitted, &ending);
         let run_ns = self.clock.ns(end.saturating_sub(start));
         self.sum_ns = self.sum_ns.saturating_add(run_ns);
+        self.last_end = self.last_end.max(end);
         self.count += 1;
         self.failed += u32::from(ending.kind.is_failure());
         if ending.kind.is_failure() && entry.limits.retry_failed && self.is_retried(index) {
@@ -277,11 +286,15 @@ impl Settle<'_> {
             Kind::Failed | Kind::FailedWithData => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
         };
+        let queued_ns = self.clock.ns(start.saturating_sub(entry.submitted));
+        if outcome != Outcome::Cancelled {
+            self.classes[self.class].note_times(queued_ns, run_ns);
+        }
         let completion = Completion {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
+            queued_ns,
             run_ns,
             outcome,
             code: ending.code,

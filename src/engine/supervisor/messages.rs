@@ -240,6 +240,7 @@ impl Supervisor {
             lane.inquest.modules = Some(Arc::new(Modules::of_process(process)));
         }
         lane.set_state(LaneState::Ready);
+        lane.active_at = self.shared.clock.now();
         let worker = lane.worker;
         core.enlist(worker);
         core.pump_all();

@@ -34,14 +34,10 @@ impl Supervisor {
             let staying = slots.clone().filter(|&w| is_staying(core, w)).count();
             let target = core.classes[class.index()].target as usize;
             if staying > target {
-                // Those that are missed least: not there yet, or the least busy.
                 let mut leaving: Vec<u32> = slots.filter(|&w| is_staying(core, w)).collect();
                 leaving.sort_by_key(|&w| {
-                    let load = core.lanes[w as usize].as_ref().map(|lane| {
-                        let ready = lane.state == LaneState::Ready;
-                        (ready, lane.load())
-                    });
-                    (load, Reverse(w))
+                    let worth = core.lanes[w as usize].as_ref().map(worth);
+                    (worth, Reverse(w))
                 });
                 for &worker in &leaving[..staying - target] {
                     core.dismiss(worker);
@@ -154,4 +150,11 @@ impl Supervisor {
             core.kept += 1;
         }
     }
+}
+
+/// How much a worker would be missed: least one that is not ready yet, then the one that has been idle
+/// longest, then the least busy.
+fn worth(lane: &Lane) -> (bool, u32, u64) {
+    let idle_since = if lane.load() == 0 { lane.active_at } else { 0 };
+    (lane.state == LaneState::Ready, lane.load(), idle_since)
 }
