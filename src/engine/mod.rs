@@ -41,7 +41,7 @@ use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
 use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
-use crate::status::Status;
+use crate::status::{Status, prometheus};
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
 use crate::sys::sync::lock;
@@ -647,6 +647,16 @@ impl Engine {
             return "{}".into();
         }
         self.status().to_json()
+    }
+
+    /// [`Engine::status`] in the text format of Prometheus ([`Status::to_prometheus`]); empty in a
+    /// forked child.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return String::new();
+        }
+        prometheus(vec![self.status()])
     }
 
     /// Stops the engine: refuses new tasks, lets those that were accepted finish for at most
