@@ -387,7 +387,8 @@ function showCrashes(status) {
 
 function showNotes({ notes: told, classes }) {
   const broken = classes.filter((c) => c.broken).map((c) => `No ${c.class} worker can be started: ${c.broken}`);
-  const notes = [...broken, ...told];
+  const placed = classes.filter((c) => c.placement !== "none").map((c) => `Workers of class ${c.class}: ${c.placement}`);
+  const notes = [...broken, ...told, ...placed];
   each($("notes"), notes, (note) => note, () => make("li"), (item, note) => say(item, note));
   $("notes-none").hidden = notes.length > 0;
 }
