@@ -34,12 +34,7 @@ use self::verdict::Verdict;
 /// engines see those of the same user on the same machine that have a name; they only read, and the
 /// engines do not notice.
 #[derive(Debug, Parser)]
-#[command(
-    name = "miniflow",
-    version,
-    verbatim_doc_comment,
-    arg_required_else_help = true
-)]
+#[command(name = "miniflow", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Show what the library says: -v what happens, -vv why, -vvv everything
     #[arg(short, long, global = true, display_order = 900, action = ArgAction::Count)]

@@ -85,7 +85,8 @@ fn topology(root: &Root, allowed: &[u16]) -> Check {
     let check = Check::ok(NAME, parts.join(", "));
     if caches > 1 || nodes > 1 {
         return check.advise(
-            "round trips within one L3 cache are fastest: taskset -c, or the engine's placement",
+            "neighbours are faster than strangers: Affinity::Spread keeps the threads of a worker \
+             together, Affinity::Node or taskset all workers",
         );
     }
     check

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use miniflow::Action;
 use miniflow::status::{
-    ClassStatus, Crash, DecisionRow, EngineState, Histogram, MemoryState, Status, WorkerRow,
-    WorkerState, signal_name,
+    ClassStatus, Crash, DecisionRow, EngineState, Histogram, Machine, MemoryState, Status,
+    WorkerRow, WorkerState, signal_name,
 };
 
 use crate::table::{Side, Table};
@@ -71,7 +71,7 @@ fn heading(text: &mut String, status: &Status) -> std::fmt::Result {
 }
 
 fn counters(text: &mut String, status: &Status) -> std::fmt::Result {
-    let (tasks, machine) = (&status.tasks, &status.machine);
+    let tasks = &status.tasks;
     let ended: [(&str, u64); 5] = [
         ("completed", tasks.completed),
         ("failed", tasks.failed),
@@ -110,7 +110,7 @@ fn counters(text: &mut String, status: &Status) -> std::fmt::Result {
     )?;
     if !status.signals.is_empty() {
         let deaths = status.signals.iter().map(|s| match s.signal {
-            0 => format!("{} by none", s.deaths),
+            0 => format!("{} without a signal", s.deaths),
             signal => format!("{} by {}", s.deaths, signal_name(signal)),
         });
         writeln!(text, "deaths    {}", deaths.collect::<Vec<_>>().join(", "))?;
@@ -121,27 +121,32 @@ fn counters(text: &mut String, status: &Status) -> std::fmt::Result {
         bytes(tasks.payload_bytes),
         bytes(tasks.payload_capacity)
     )?;
-    let share = |share: Option<f32>| share.map_or("not measured".into(), percent);
-    let memory = match machine.memory_state {
-        MemoryState::Ample => "",
-        MemoryState::NoGrowth => "; no more workers are started for want of memory",
-        MemoryState::Shedding => "; idle workers are let go for want of memory",
-        MemoryState::Refusing => "; submits are refused for want of memory",
-        _ => "",
-    };
-    writeln!(
-        text,
-        "machine   {} processors: {}; memory: {}, pressure: {}{memory}",
-        machine.cpus,
-        share(machine.cpu),
-        share(machine.memory),
-        share(machine.memory_pressure),
-    )?;
+    writeln!(text, "machine   {}", machine_line(&status.machine))?;
     writeln!(
         text,
         "policies  dispatch {}, scaling {}",
         status.policy, status.scaling
     )
+}
+
+/// What was measured of the machine: nothing unless the engine scales by it.
+fn machine_line(machine: &Machine) -> String {
+    let mut line = plural(machine.cpus, "processor");
+    for (what, share) in [
+        ("busy", machine.cpu),
+        ("of memory used", machine.memory),
+        ("of the time short of memory", machine.memory_pressure),
+    ] {
+        if let Some(share) = share {
+            line += &format!(", {} {what}", percent(share));
+        }
+    }
+    line + match machine.memory_state {
+        MemoryState::NoGrowth => "; no more workers are started for want of memory",
+        MemoryState::Shedding => "; idle workers are let go for want of memory",
+        MemoryState::Refusing => "; submits are refused for want of memory",
+        _ => "",
+    }
 }
 
 fn counts(counts: &[(&str, u64)]) -> String {
@@ -292,7 +297,7 @@ fn crash_line(crash: &Crash, now_ms: i64) -> String {
         crash.class.name(),
         crash.worker,
         crash.pid,
-        age(Duration::from_millis(crash.uptime_ms)),
+        time(Duration::from_millis(crash.uptime_ms)),
         plural(crash.started, "task"),
         crash.returned
     );
@@ -431,9 +436,9 @@ mod tests {
             "ended 980 completed, 3 failed, 2 crashed, 0 timed out, 0 cancelled",
             "apart 5 refused (would block)",
             "workers 2 ready; 4 started, 2 died",
-            "deaths 1 by SIGSEGV, 1 by none",
+            "deaths 1 by SIGSEGV, 1 without a signal",
             "payloads 4.00 KiB of 256 MiB",
-            "machine 2 processors: 43 %; memory: 12 %, pressure: not measured",
+            "machine 2 processors, 43 % busy, 12 % of memory used",
             "policies dispatch least_loaded, scaling by_load",
             "cpu 2+1 3 (1-8) 1 12 3 3.10 ms 1.28 us / 1.28 us - spread over 2 cores",
             "1 cpu 4712 ready 1 2 1 490 1 1.25 ms 43 % 12.0 MiB 0 s",
@@ -466,7 +471,7 @@ mod tests {
             "no cpu worker can be started: the program is gone",
             "no huge pages",
             "crashes, newest first",
-            "3 s ago cpu worker 0 (pid 4711): SIGSEGV after 57 s; 1 task started, 4 went elsewhere; \
+            "3 s ago cpu worker 0 (pid 4711): SIGSEGV after 57.0 s; 1 task started, 4 went elsewhere; \
              by task 0190f2c0-0000-7000-8000-000000000001; at divide (math.c:12)",
             "10 s ago cpu: 1 -> 3 workers: tasks wait 3 ms",
         ] {
