@@ -253,9 +253,10 @@ function showTiles(look) {
   const quiet = look.late === null && shown ? ` (${Math.round((look.time - shown.time) / 1000)} s ago)` : "";
   tile("late", time(shown?.late ?? null), `from submit to start${quiet}`, of("late"));
   const machine = (key) => looks.map((l) => l.status.machine[key]);
-  tile("cpu", share(status.machine.cpu), `of ${status.machine.cpus}`, machine("cpu"), 1);
-  tile("memory", share(status.machine.memory), MEMORY[status.machine.memory_state] ?? words(status.machine.memory_state),
-    machine("memory"), 1);
+  const measured = (value, text) => (value === null ? "not measured" : text);
+  const { cpu, cpus, memory, memory_state: state } = status.machine;
+  tile("cpu", share(cpu), measured(cpu, `of ${cpus}`), machine("cpu"), 1);
+  tile("memory", share(memory), measured(memory, MEMORY[state] ?? words(state)), machine("memory"), 1);
 }
 
 function showClasses(look) {
@@ -271,7 +272,10 @@ function showClasses(look) {
     const [queue, run] = [since(c.queue_time, old?.queue_time), since(c.run_time, old?.run_time)];
     const [workers, more] = tr.children[1].children;
     say(workers, c.workers === c.target ? `${c.workers}` : `${c.workers} of ${c.target}`);
-    say(more, ` ${c.starting ? `+ ${c.starting} starting, ` : ""}${c.min} to ${c.max}`);
+    const details = [];
+    if (c.starting) details.push(`${c.starting} starting`);
+    if (c.min !== c.max) details.push(`${c.min} to ${c.max}`);
+    say(more, details.length ? ` (${details.join(", ")})` : "");
     fill(tr, [
       c.class,
       null,
