@@ -34,10 +34,10 @@ class Placement:
         _affinity(self.affinity)
         if not _is_whole(self.nice) or not -20 <= self.nice <= 19:
             raise ConfigError(f"nice is {self.nice!r}: it must be a whole number from -20 to 19")
-        if not (self.scheduler is None or isinstance(self.scheduler, str)) or (
-            self.scheduler not in _SCHEDULERS
-        ):
-            raise ConfigError(f"scheduler is {self.scheduler!r}: it must be 'normal', 'batch', 'idle' or None")
+        if self.scheduler not in tuple(_SCHEDULERS):  # a tuple, because it may be anything
+            raise ConfigError(
+                f"scheduler is {self.scheduler!r}: it must be 'normal', 'batch', 'idle' or None"
+            )
         _io_priority(self.io_priority)
         if not isinstance(self.huge_pages, bool):
             raise ConfigError(f"huge_pages is {self.huge_pages!r}: it must be True or False")
@@ -67,6 +67,12 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_list(value: object) -> bool:
+    if not isinstance(value, Sequence) or not 0 < len(value) <= _MOST_CPUS:
+        return False
+    return all(_is_whole(cpu) and 0 <= cpu < 1 << 32 for cpu in value)
+
+
 def _affinity(value: str | Sequence[int] | None) -> tuple[int, int, Sequence[int]]:
     """The kind of an affinity, its node, and its processors."""
     if value is None:
@@ -77,10 +83,8 @@ def _affinity(value: str | Sequence[int] | None) -> tuple[int, int, Sequence[int
         node = re.fullmatch(r"node:([0-9]{1,9})", value)
         if node:
             return _abi.MF_AFFINITY_NODE, int(node[1]), ()
-    elif isinstance(value, Sequence) and 0 < len(value) <= _MOST_CPUS:
-        cpus = tuple(value)
-        if all(_is_whole(cpu) and 0 <= cpu < 1 << 32 for cpu in cpus):
-            return _abi.MF_AFFINITY_LIST, 0, cpus
+    elif _is_list(value):
+        return _abi.MF_AFFINITY_LIST, 0, value
     raise ConfigError(
         f"affinity is {value!r}: it must be 'spread', 'node:N', a sequence of numbers of processors, or None"
     )
