@@ -1311,17 +1311,20 @@ int32_t mf_worker_stats(struct mf_engine *engine,
 int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
 
 /**
- * The engine's counters in the text format of Prometheus.
+ * The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
  *
  * - `engine`, `buf`, `cap`: as for mf_status_json().
  *
- * Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
- * child: MF_E_INVALID. Since 0.1.
+ * Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+ * `cap`, and is of no use then. Leave room beyond that when asking again: every text is of its own
+ * moment. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `buf` is NULL or valid for writes of `cap` bytes.
  */
-int32_t mf_metrics_text(struct mf_engine *engine, char *buf, size_t cap);
+int32_t mf_metrics_text(struct mf_engine *engine,
+                        char *buf,
+                        size_t cap);
 
 /**
  * The payload of the task in hand, read in place.

@@ -310,7 +310,7 @@ impl From<&Decision> for DecisionRow {
             on_workers: seen.on_workers,
             oldest_ns: u64::try_from(seen.oldest.as_nanos()).unwrap_or(u64::MAX),
             cpu: seen.cpu,
-            memory: None,
+            memory: seen.memory,
         }
     }
 }

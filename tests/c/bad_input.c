@@ -226,7 +226,9 @@ static void outputs(mf_engine *engine) {
   CHECK(mf_status_json(engine, NULL, 0) > 100);
   IS(mf_status_json(engine, NULL, 5), MF_E_INVALID);
   CHECK(mf_status_json(engine, json, sizeof json) > 100 && strlen(json) == 7);
-  IS(mf_metrics_text(engine, NULL, 0), MF_E_UNSUPPORTED);
+  CHECK(mf_metrics_text(engine, NULL, 0) > 100);
+  IS(mf_metrics_text(engine, NULL, 5), MF_E_INVALID);
+  CHECK(mf_metrics_text(engine, json, sizeof json) > 100 && strlen(json) == 7);
   IS(mf_resize(engine, 5, 1), MF_E_INVALID);
   IS(mf_resize(engine, MF_CPU_BOUND, 2), MF_E_INVALID);
 }
@@ -311,6 +313,7 @@ int main(void) {
     IS(mf_event_fd(garbage[i]), MF_E_INVALID);
     IS(mf_stats(garbage[i], NULL), MF_E_INVALID);
     IS(mf_status_json(garbage[i], NULL, 0), MF_E_INVALID);
+    IS(mf_metrics_text(garbage[i], NULL, 0), MF_E_INVALID);
   }
   IS(mf_submit(NULL, "x", 1, NULL, &id), MF_E_INVALID);
   return 0;

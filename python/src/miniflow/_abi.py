@@ -429,6 +429,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_stats": _short(_engine, POINTER(EngineStats)),
     "mf_worker_stats": _short(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
     "mf_status_json": _waits(_engine, POINTER(c_char), c_size_t),
+    "mf_metrics_text": _waits(_engine, POINTER(c_char), c_size_t),
     "mf_task_payload": _short(_task, POINTER(c_size_t), gives=c_void_p),
     "mf_task_get_id": _short(_task, _id),
     "mf_task_get_label": _short(_task, _bytes),

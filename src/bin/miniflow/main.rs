@@ -6,6 +6,7 @@ mod clean;
 mod cpu_list;
 mod doctor;
 mod error;
+mod metrics;
 mod run;
 mod units;
 mod verdict;
@@ -34,6 +35,7 @@ enum Command {
     Chaos(chaos::Args),
     Clean(clean::Args),
     Doctor(doctor::Args),
+    Metrics(metrics::Args),
     Run(run::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Chaos(args) => judge("chaos", chaos::run(&args)),
         Command::Clean(args) => finish("clean", clean::run(&args)),
         Command::Doctor(args) => judge("doctor", Ok(doctor::run(&args))),
+        Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => match run::run(&args) {
             Ok(status) => status,
             Err(error) => {
