@@ -491,5 +491,6 @@ def _settings(config: EngineConfig) -> Settings:
         max_result=config.max_result,
         memory_limit=config.memory_limit,
         recycle_after=config.recycle_after,
+        placement=config.placement(),
         start_timeout=config.start_timeout,
     )
