@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "types",
     "config",
     "error",
@@ -27,6 +27,7 @@ const SOURCES: [&str; 13] = [
     "submit",
     "completion",
     "status",
+    "scaling",
     "task",
     "view",
     "worker",

@@ -237,6 +237,18 @@ pub struct mf_config {
     /// Nanoseconds that a worker may leave tasks unstarted although it has a free thread, before it
     /// is taken for hung and killed. A worker program counts as free if it runs nothing.
     pub hang_timeout_ns: i64,
+    /// Do not grow while more memory is in use than this, in 1/1000, of the machine's or of what a control
+    /// group may have (0 = 900). This and the next two: 0 without a scaling_policy. 1000 = no limit.
+    pub memory_grow_permille: u32,
+    /// Do not grow either while tasks stand still for lack of memory for more than this share of the time,
+    /// in 1/1000; 0 = 100.
+    pub memory_pressure_permille: u32,
+    /// Let idle workers go, one after the other, down to the minimum, while more memory is in use than
+    /// this; 0 = 950.
+    pub memory_shed_permille: u32,
+    /// Submits and loans are MF_E_WOULD_BLOCK while more memory is in use than this; 0 = 980. Also without
+    /// a scaling_policy.
+    pub memory_refuse_permille: u32,
 }
 
 impl mf_config {
@@ -305,6 +317,10 @@ impl mf_config {
             kill_grace_ns: ns(config.kill_grace),
             stopped_grace_ns: ns(config.stopped_grace),
             hang_timeout_ns: ns(config.hang_timeout),
+            memory_grow_permille: 0,
+            memory_pressure_permille: 0,
+            memory_shed_permille: 0,
+            memory_refuse_permille: 0,
         }
     }
 

@@ -36,6 +36,7 @@ pub use error::*;
 pub use host::*;
 pub use log::*;
 pub use policy::*;
+pub use scaling::*;
 pub use status::*;
 pub use submit::*;
 pub use task::*;
