@@ -35,6 +35,7 @@ impl From<Stats> for mf_engine_stats {
             retried: stats.retried,
             killed: stats.killed,
             recycled: stats.recycled,
+            policy_failures: stats.policy_failures,
         }
     }
 }
