@@ -7,6 +7,7 @@
 
 mod histogram;
 mod json;
+mod metrics;
 pub(crate) mod wire;
 
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::histogram::Histogram;
 pub(crate) use self::histogram::{BUCKETS, Counts};
+pub use self::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
 use crate::engine::deaths::signal_counts;
 use crate::engine::scaling::log::Action;
 pub use crate::engine::stats::{Stats, WorkerRow, WorkerState};

@@ -200,7 +200,7 @@ impl Core {
         Ok(Self {
             phase: Phase::Running,
             table: TaskTable::new(config.max_tasks, tag)?,
-            classes: config.classes.map(|c| ClassState {
+            classes: config.classes.each_ref().map(|c| ClassState {
                 target: c.min,
                 ..Default::default()
             }),

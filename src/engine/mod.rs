@@ -13,6 +13,7 @@ pub(crate) mod modules;
 pub(crate) mod naming;
 pub(crate) mod notes;
 pub(crate) mod payload;
+pub(crate) mod placement;
 pub(crate) mod policy;
 pub(crate) mod scaling;
 pub(crate) mod shared;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::completion::Completion;
 use self::core::{Batch, COPY_UNDER_LOCK, Core, Phase};
 use self::loan::Loan;
+use self::placement::Seating;
 use self::scaling::log::{Action, Decision};
 use self::shared::Shared;
 use self::stats::{Stats, WorkerRow};
@@ -87,8 +89,12 @@ impl Engine {
         if let Some(note) = note {
             core.notes.set("name", note);
         }
+        let seating = Seating::on_this_machine(&config, &mut core.notes);
+        let inputs = inputs.with_huge_pages(seating.huge_pages.clone());
         let start_timeout = config.start_timeout;
-        let shared = Arc::new(Shared::new(config, clock, inputs, control, core, guard)?);
+        let shared = Arc::new(Shared::new(
+            config, clock, inputs, control, seating, core, guard,
+        )?);
         let thread = Supervisor::spawn(Arc::clone(&shared), zygote)?;
         let engine = Self {
             shared,

@@ -14,6 +14,7 @@ use crossbeam_utils::CachePadded;
 use crate::config::Config;
 use crate::engine::core::Core;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::placement::Seating;
 use crate::engine::policy;
 use crate::engine::scaling::Snapshot;
 use crate::engine::stats::Stats;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) inputs: HostInputs,
     pub(crate) control: ControlSegment,
+    pub(crate) seating: Seating,
     /// On cache lines of its own: every submit and every poll takes it.
     core: CachePadded<Mutex<Core>>,
     /// The followers' bed.
@@ -80,6 +82,7 @@ impl Shared {
         clock: Clock,
         inputs: HostInputs,
         control: ControlSegment,
+        seating: Seating,
         core: Core,
         guard: ForkGuard,
     ) -> Result<Self> {
@@ -93,6 +96,7 @@ impl Shared {
             inputs,
             started_ms: control.created_ms(),
             control,
+            seating,
             tag: core.tag,
             began: Instant::now(),
             usage: UsageMeter::default(),

@@ -8,6 +8,7 @@
     reason = "a failure here fails the test"
 )]
 
+pub(crate) mod exposition;
 pub(crate) mod run;
 
 use std::fs;

@@ -53,6 +53,9 @@ class Executor(concurrent.futures.Executor):
         The interpreter of the workers; by default this one.
     ``memory_limit``
         Bytes of memory of its own that a worker may have; beyond it calls raise ``MemoryError``.
+    ``name``
+        A name by which others on this machine can watch the workers; by default an automatic one, none
+        if it is empty.
     """
 
     def __init__(
