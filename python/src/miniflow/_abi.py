@@ -84,9 +84,12 @@ MF_ZYGOTE = 1
 MF_DISPATCH_LEAST_LOADED = 0
 MF_DISPATCH_ROUND_ROBIN = 1
 MF_DISPATCH_CUSTOM = 2
+MF_DISPATCH_POWER_OF_TWO = 3
 MF_SCALING_OFF = 0
 MF_SCALING_DEFAULT = 1
 MF_SCALING_CUSTOM = 2
+MF_SCALING_ADAPTIVE = 3
+MF_SCALING_COMPATIBLE = 4
 MF_AFFINITY_NONE = 0
 MF_AFFINITY_SPREAD = 1
 MF_AFFINITY_LIST = 2
@@ -385,6 +388,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_cancel": _short(_engine, _id, c_uint32),
     "mf_task_state": _short(_engine, _id, POINTER(TaskInfo)),
     "mf_event_fd": _short(_engine),
+    "mf_set_dispatch_policy": _waits(_engine, c_int32, c_void_p, c_void_p),
     "mf_resize": _waits(_engine, c_int32, c_uint32),
     "mf_submit_opts_init": _short(POINTER(SubmitOpts), c_size_t),
     "mf_submit": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id),
