@@ -357,7 +357,7 @@ impl mf_config {
         if !self.name.is_null() {
             // SAFETY: a C string, by the caller's word.
             let name = unsafe { sized::text(self.name, "mf_config.name") }?;
-            builder = match &*name {
+            builder = match name {
                 "" => builder.unnamed(),
                 _ => builder.name(name),
             };
