@@ -489,8 +489,8 @@ typedef struct mf_config {
   /** 0 or MF_ZYGOTE. */
   uint32_t flags;
   /**
-   * A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
-   * NULL = private.
+   * A name by which others of this user on this machine can watch the engine, 1 to 64 of
+   * A-Za-z0-9._-. NULL = an automatic one, which mf_engine_name() tells; "" = none.
    */
   const char *name;
   /** The code that workers run, in forked children of this process; NULL with worker_argv. */
@@ -1383,6 +1383,19 @@ int32_t mf_worker_stats(struct mf_engine *engine,
  * `buf` is NULL or valid for writes of `cap` bytes.
  */
 int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
+
+/**
+ * The name by which others can watch the engine: the one in mf_config, or an automatic one.
+ *
+ * - `engine`, `buf`, `cap`: as for mf_status_json().
+ *
+ * Returns the length of the name in bytes without the NUL, at most 64; 0 if it has none. Or
+ * MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `buf` is NULL or valid for writes of `cap` bytes.
+ */
+int32_t mf_engine_name(struct mf_engine *engine, char *buf, size_t cap);
 
 /**
  * The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).

@@ -128,8 +128,8 @@ pub struct mf_config {
     pub size: u32,
     /// 0 or MF_ZYGOTE.
     pub flags: u32,
-    /// A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
-    /// NULL = private.
+    /// A name by which others of this user on this machine can watch the engine, 1 to 64 of
+    /// A-Za-z0-9._-. NULL = an automatic one, which mf_engine_name() tells; "" = none.
     pub name: *const c_char,
     /// The code that workers run, in forked children of this process; NULL with worker_argv.
     pub handler: mf_handler,
@@ -391,7 +391,11 @@ impl mf_config {
         builder = unsafe { placement::of(&self, builder) }?;
         if !self.name.is_null() {
             // SAFETY: a C string, by the caller's word.
-            builder = builder.name(unsafe { sized::text(self.name, "mf_config.name") }?);
+            let name = unsafe { sized::text(self.name, "mf_config.name") }?;
+            builder = match name {
+                "" => builder.unnamed(),
+                _ => builder.name(name),
+            };
         }
         // SAFETY: the caller's word.
         let inherit = unsafe { self.inherited() }?;

@@ -148,6 +148,28 @@ pub unsafe extern "C" fn mf_status_json(
     })
 }
 
+/// The name by which others can watch the engine: the one in mf_config, or an automatic one.
+///
+/// - `engine`, `buf`, `cap`: as for mf_status_json().
+///
+/// Returns the length of the name in bytes without the NUL, at most 64; 0 if it has none. Or
+/// MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `buf` is NULL or valid for writes of `cap` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_engine_name(
+    engine: *mut mf_engine,
+    buf: *mut c_char,
+    cap: usize,
+) -> i32 {
+    guard(|| {
+        let engine = handle::find(engine)?;
+        // SAFETY: the caller's word.
+        unsafe { put_text(engine.name().unwrap_or_default(), buf.cast(), cap) }
+    })
+}
+
 /// The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
 ///
 /// - `engine`, `buf`, `cap`: as for mf_status_json().
