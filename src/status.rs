@@ -235,6 +235,13 @@ pub struct Crash {
     pub place: String,
 }
 
+/// The name of a signal, such as `SIGSEGV`, or its number in words if it has none here.
+#[must_use]
+pub fn signal_name(signal: u32) -> String {
+    let number = i32::try_from(signal).unwrap_or(i32::MAX);
+    crate::sys::process::signal_name(number)
+}
+
 /// One decision about the number of workers of a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -11,7 +11,6 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use common::{collect, cpu_only, kill, until, watchdog, watchdog_alone, worker};
@@ -197,40 +196,15 @@ fn check_it_works(engine: &Engine) {
     assert!(collect(engine, 20).iter().all(|done| done.text() == "done"));
 }
 
-// ---- what the library says ----
-
-/// Keeps every warning of this process.
-struct Warnings;
-
-static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-impl log::Log for Warnings {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.push(record.args().to_string());
-    }
-
-    fn flush(&self) {}
+/// The notes in the engine's status that have all these words.
+fn notes_with(engine: &Engine, words: &[&str]) -> Vec<String> {
+    let has_all = |note: &String| words.iter().all(|word| note.contains(word));
+    engine.status().notes.into_iter().filter(has_all).collect()
 }
 
-/// From now on.
-fn keep_warnings() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Warnings).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
-    });
-}
-
-/// Those with all these words.
-fn warnings_with(words: &[&str]) -> Vec<String> {
-    let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-    let has_all = |text: &&String| words.iter().all(|word| text.contains(word));
-    warnings.iter().filter(has_all).cloned().collect()
+/// What the engine's status says about the place of the CPU-bound workers.
+fn text(engine: &Engine) -> String {
+    engine.status().classes.swap_remove(0).placement
 }
 
 // ---- places ----
@@ -259,6 +233,9 @@ fn every_thread_of_every_kind_of_worker_has_its_place() {
             };
             assert_eq!(place_of(&engine, slot as u32), expected, "{kind}");
         }
+        let words = "nice +3, SCHED_BATCH, I/O best effort 6";
+        assert!(text(&engine).ends_with(words), "{kind}: {}", text(&engine));
+        assert!(engine.status().notes.is_empty(), "{kind}");
         check_it_works(&engine);
     }
 }
@@ -492,7 +469,6 @@ fn workers_on_a_node_prefer_its_memory_and_so_do_their_results() {
 #[test]
 fn with_huge_pages_payloads_and_results_arrive_and_lie_in_them_or_there_is_a_note() {
     let _watchdog = watchdog_alone(60);
-    keep_warnings();
     let engine = cpu_only(1, 1)
         .handler(|task| {
             let reversed: Vec<u8> = task.payload().iter().rev().copied().collect();
@@ -523,7 +499,7 @@ fn with_huge_pages_payloads_and_results_arrive_and_lie_in_them_or_there_is_a_not
             of_arena = false;
         }
     }
-    let notes = warnings_with(&["huge pages"]);
+    let notes = notes_with(&engine, &["huge pages"]);
     if notes.is_empty() {
         assert!(mapped > 0, "no note, and no huge page");
     } else {
@@ -559,7 +535,6 @@ fn without_the_right_to_be_less_nice<T: Send + 'static>(test: fn() -> T) -> T {
 #[test]
 fn a_niceness_that_is_not_allowed_is_noted_and_the_rest_is_done() {
     let _watchdog = watchdog_alone(60);
-    keep_warnings();
     without_the_right_to_be_less_nice(|| {
         let ours = getpriority_process(None).unwrap();
         let one = allowed()[0];
@@ -575,46 +550,49 @@ fn a_niceness_that_is_not_allowed_is_noted_and_the_rest_is_done() {
             assert_eq!(place.cpus, one.to_string());
         }
         check_it_works(&engine);
+        let words = ["class cpu", "niceness", "setpriority", "CAP_SYS_NICE"];
+        let notes = notes_with(&engine, &words);
+        assert_eq!(notes.len(), 1, "one for all workers: {notes:?}");
+        assert_eq!(engine.status().notes, notes, "and no others");
     });
-    let notes = warnings_with(&["class cpu", "niceness", "setpriority", "CAP_SYS_NICE"]);
-    assert_eq!(notes.len(), 1, "one for all workers: {notes:?}");
 }
 
 #[test]
 fn a_list_without_any_processor_of_this_machine_is_noted_and_binds_nobody() {
     let _watchdog = watchdog(60);
-    keep_warnings();
     let affinity = Affinity::List(vec![1022, 70_000, u32::MAX]);
     let engine = handled(cpu_only(1, 1)).affinity(Class::CpuBound, affinity);
     let engine = engine.start().unwrap();
     assert_eq!(place_of(&engine, 0).cpus, list(&allowed()));
     check_it_works(&engine);
-    let notes = warnings_with(&["not bound", "1022,70000,4294967295", &list(&allowed())]);
-    assert_eq!(notes.len(), 1, "{notes:?}");
+    let words = ["not bound", "1022,70000,4294967295", &list(&allowed())];
+    assert_eq!(notes_with(&engine, &words), engine.status().notes);
+    assert_eq!((engine.status().notes.len(), &*text(&engine)), (1, "none"));
 }
 
 #[test]
 fn of_a_list_the_usable_processors_are_used_and_the_others_noted() {
     let _watchdog = watchdog(60);
-    keep_warnings();
     let one = allowed()[0];
     let engine = handled(cpu_only(2, 1)).affinity(Class::CpuBound, Affinity::List(vec![1021, one]));
     let engine = engine.start().unwrap();
     for slot in 0..2 {
         assert_eq!(place_of(&engine, slot).cpus, one.to_string());
     }
-    assert_eq!(warnings_with(&["the rest of their list", "1021"]).len(), 1);
+    let notes = notes_with(&engine, &["the rest of their list", "1021"]);
+    assert_eq!(notes.len(), 1, "{:?}", engine.status().notes);
+    assert_eq!(text(&engine), format!("processors {one} in turn"));
 }
 
 #[test]
 fn a_node_that_there_is_not_is_noted_and_binds_nobody() {
     let _watchdog = watchdog(60);
-    keep_warnings();
     let engine = handled(cpu_only(1, 1)).affinity(Class::CpuBound, Affinity::Node(777));
     let engine = engine.start().unwrap();
     assert_eq!(place_of(&engine, 0).cpus, list(&allowed()));
     check_it_works(&engine);
-    assert_eq!(warnings_with(&["class cpu", "node 777"]).len(), 1);
+    let notes = notes_with(&engine, &["class cpu", "node 777"]);
+    assert_eq!(notes.len(), 1, "{:?}", engine.status().notes);
 }
 
 #[test]

@@ -99,8 +99,6 @@ pub(crate) struct ClassState {
     pub(crate) resized: Option<Instant>,
     /// Tasks that workers have ended.
     pub(crate) ended: u64,
-    /// How its workers were placed, in words; empty: they were not.
-    pub(crate) placement: String,
     /// Of the tasks that ended and had been started: the time from submit to start.
     pub(crate) queue_time: Counts,
     /// Of the same: the time from start to end.

@@ -84,9 +84,12 @@ MF_ZYGOTE = 1
 MF_DISPATCH_LEAST_LOADED = 0
 MF_DISPATCH_ROUND_ROBIN = 1
 MF_DISPATCH_CUSTOM = 2
+MF_DISPATCH_POWER_OF_TWO = 3
 MF_SCALING_OFF = 0
 MF_SCALING_DEFAULT = 1
 MF_SCALING_CUSTOM = 2
+MF_SCALING_ADAPTIVE = 3
+MF_SCALING_COMPATIBLE = 4
 MF_AFFINITY_NONE = 0
 MF_AFFINITY_SPREAD = 1
 MF_AFFINITY_LIST = 2
@@ -410,6 +413,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_task_state": _short(_engine, _id, POINTER(TaskInfo)),
     "mf_event_fd": _short(_engine),
     "mf_resize": _waits(_engine, c_int32, c_uint32),
+    "mf_set_dispatch_policy": _waits(_engine, c_int32, c_void_p, c_void_p),
     "mf_submit_opts_init": _short(POINTER(SubmitOpts), c_size_t),
     "mf_submit": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id),
     "mf_submit_as": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), c_uint64, _id),
@@ -423,9 +427,10 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_completion_release": _short(_engine, POINTER(Completion)),
     "mf_completion_release_batch": _short(_engine, POINTER(Completion), c_size_t),
     "mf_stats": _short(_engine, POINTER(EngineStats)),
-    "mf_worker_stats": _short(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
+    "mf_worker_stats": _waits(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
     "mf_status_json": _waits(_engine, POINTER(c_char), c_size_t),
     "mf_metrics_text": _waits(_engine, POINTER(c_char), c_size_t),
+    "mf_engine_name": _short(_engine, POINTER(c_char), c_size_t),
     "mf_task_payload": _short(_task, POINTER(c_size_t), gives=c_void_p),
     "mf_task_get_id": _short(_task, _id),
     "mf_task_get_label": _short(_task, _bytes),

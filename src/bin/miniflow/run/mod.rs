@@ -4,7 +4,7 @@
 //! results ([`host`]). Between them never more than a window of tasks ([`flight`]).
 
 mod args;
-mod bell;
+pub(crate) mod bell;
 mod executable;
 mod feed;
 mod flight;
