@@ -13,6 +13,7 @@ mod logging;
 mod ls;
 mod man;
 mod manual;
+mod metrics;
 mod run;
 mod status;
 mod table;
@@ -53,6 +54,7 @@ enum Command {
     Doctor(doctor::Args),
     Ls(ls::Args),
     Man(man::Args),
+    Metrics(metrics::Args),
     Run(run::Args),
     Status(status::Args),
     #[command(hide = true)]
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => judge("doctor", Ok(doctor::run(&args))),
         Command::Ls(args) => finish("ls", ls::run(&args)),
         Command::Man(args) => finish("man", man::run(&args)),
+        Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => run::run(&args).unwrap_or_else(|error| refuse("run", &error)),
         Command::Status(args) => {
             status::run(&args).unwrap_or_else(|error| refuse("status", &error))
