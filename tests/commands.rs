@@ -453,10 +453,11 @@ fn limit_files(command: &mut Command, files: u64) {
 
 // ---- help, man pages, completions ----
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "ls",
     "status",
+    "metrics",
     "doctor",
     "clean",
     "bench",
