@@ -61,10 +61,20 @@ pub(crate) struct ClassConfig {
     pub(crate) placement: Placement,
 }
 
+/// How an engine comes to its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// From program and process.
+    #[default]
+    Automatic,
+    None,
+    Given(String),
+}
+
 /// The settings of an engine, checked by [`Config::validate`].
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) name: Option<String>,
+    pub(crate) name: Naming,
     pub(crate) role: Option<Role>,
     pub(crate) classes: [ClassConfig; 2],
     pub(crate) max_tasks: u32,
@@ -111,7 +121,7 @@ impl Default for Config {
     fn default() -> Self {
         let cpus = u32::try_from(cpus()).unwrap_or(1).min(MAX_WORKERS / 2);
         Self {
-            name: None,
+            name: Naming::Automatic,
             role: None,
             classes: [
                 ClassConfig {
@@ -178,7 +188,7 @@ impl Config {
 
     /// Checks every setting; the text of an error names the first bad one.
     pub(crate) fn validate(&self) -> Result<()> {
-        if let Some(name) = &self.name
+        if let Naming::Given(name) = &self.name
             && !control::valid_name(name)
         {
             return Err(Error::invalid(format!(
@@ -308,10 +318,21 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Gives the engine a name by which others on this machine can watch it: 1 to 64 of
-    /// `A-Z a-z 0-9 . _ -`. Without a name it leaves nothing in `/dev/shm`.
+    /// Gives the engine a name by which others of this user on this machine can watch it: 1 to 64 of
+    /// `A-Z a-z 0-9 . _ -`. The start fails if a living engine has it, or if there is no room for it in
+    /// `/dev/shm`.
+    ///
+    /// Without this call the engine gets the name `<program>-<pid>`, and `-2` and so on behind that if
+    /// it is taken; [`Engine::name`] tells it. If there is no room for that one the engine does without,
+    /// and says so in its status.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.name = Naming::Given(name.into());
+        self
+    }
+
+    /// No name: nobody can watch the engine, and it leaves nothing in `/dev/shm`.
+    pub fn unnamed(mut self) -> Self {
+        self.config.name = Naming::None;
         self
     }
 

@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "types",
     "config",
     "placement",
@@ -28,6 +28,7 @@ const SOURCES: [&str; 14] = [
     "submit",
     "completion",
     "status",
+    "scaling",
     "task",
     "view",
     "worker",

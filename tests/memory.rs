@@ -260,7 +260,7 @@ fn limits_of_memory_can_be_lifted_and_bad_ones_are_refused() {
         Scaling::off().memory_refuse(0.0),
         Scaling::by_load().memory(f32::NAN),
         Scaling::by_load().memory_pressure(-1.0),
-        Scaling::by_load().memory_shed(0.99),
+        Scaling::by_load().memory_shed(1.5),
     ] {
         let started = builder.clone().scaling(scaling).start();
         assert!(matches!(started, Err(Error::Invalid(_))));
@@ -288,6 +288,22 @@ fn where_the_kernel_says_nothing_about_memory_nothing_is_done_about_it() {
         (first.snapshot.memory, first.snapshot.memory_pressure),
         (None, None)
     );
+}
+
+// ---- a real machine ----
+
+#[test]
+fn the_memory_of_this_machine_counts() {
+    let _watchdog = watchdog(60);
+    // More than that is in use on every machine.
+    let engine = cpu_only(1, 1)
+        .scaling(Scaling::off().memory_refuse(0.001))
+        .handler(|_| Ok(()))
+        .start()
+        .unwrap();
+    until_refused(&engine);
+    let error = engine.submit(b"").unwrap_err().to_string();
+    assert!(error.starts_with("would block: memory"), "{error}");
 }
 
 // ---- a real control group ----

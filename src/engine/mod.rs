@@ -11,6 +11,7 @@ pub(crate) mod lane;
 pub(crate) mod loan;
 pub(crate) mod memory;
 pub(crate) mod modules;
+pub(crate) mod naming;
 pub(crate) mod notes;
 pub(crate) mod payload;
 pub(crate) mod placement;
@@ -39,7 +40,6 @@ use self::supervisor::Supervisor;
 use self::task_table::Place;
 use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
-use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
 use crate::status::{Status, prometheus};
 use crate::sys::clock::Clock;
@@ -84,15 +84,12 @@ impl Engine {
         let zygote = zygote::start(&role, &config.inherit, &config.sandbox)?;
         let guard = ForkGuard::new()?;
         let clock = Clock::calibrate();
-        let control = match &config.name {
-            Some(name) => {
-                zygote.entrust(&control::os_name_of(name)?)?;
-                ControlSegment::create(name, config.max_workers())?
-            }
-            None => ControlSegment::private(config.max_workers())?,
-        };
+        let (control, note) = naming::segment(&config, |os_name| zygote.entrust(os_name))?;
         let inputs = HostInputs::create(config.payload_arena)?;
         let mut core = Core::new(&config, clock, random_tag()?)?;
+        if let Some(note) = note {
+            core.notes.set("name", note);
+        }
         let seating = Seating::on_this_machine(&config, &mut core.notes);
         let inputs = inputs.with_huge_pages(seating.huge_pages.clone());
         let start_timeout = config.start_timeout;
@@ -607,6 +604,13 @@ impl Engine {
             .iter()
             .map(|decision| Decision::clone(decision))
             .collect()
+    }
+
+    /// The name by which others can watch it: the one that it was given, or an automatic one; `None`
+    /// if it has none.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.shared.control.name()
     }
 
     /// Counters of the engine; zeros in a forked child.

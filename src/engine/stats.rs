@@ -232,7 +232,7 @@ pub(crate) fn without_logs(shared: &Shared, core: &Core) -> Status {
     Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        name: config.name.clone(),
+        name: shared.control.name().map(str::to_owned),
         pid: std::process::id(),
         state: match core.phase {
             Phase::Running => EngineState::Running,

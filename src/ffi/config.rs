@@ -128,8 +128,8 @@ pub struct mf_config {
     pub size: u32,
     /// 0 or MF_ZYGOTE.
     pub flags: u32,
-    /// A name by which others on this machine can watch the engine, 1 to 64 of A-Za-z0-9._-;
-    /// NULL = private.
+    /// A name by which others of this user on this machine can watch the engine, 1 to 64 of
+    /// A-Za-z0-9._-. NULL = an automatic one, which mf_engine_name() tells; "" = none.
     pub name: *const c_char,
     /// The code that workers run, in forked children of this process; NULL with worker_argv.
     pub handler: mf_handler,
@@ -245,6 +245,18 @@ pub struct mf_config {
     pub huge_pages: u32,
     /// For classes whose affinity is another, by MF_CPU_BOUND and MF_IO_BOUND.
     pub class_affinity: [mf_class_affinity; 2],
+    /// Do not grow while more memory is in use than this, in 1/1000, of the machine's or of what a control
+    /// group may have (0 = 900). This and the next two: 0 without a scaling_policy. 1000 = no limit.
+    pub memory_grow_permille: u32,
+    /// Do not grow either while tasks stand still for lack of memory for more than this share of the time,
+    /// in 1/1000; 0 = 100.
+    pub memory_pressure_permille: u32,
+    /// Let idle workers go, one after the other, down to the minimum, while more memory is in use than
+    /// this; 0 = 950.
+    pub memory_shed_permille: u32,
+    /// Submits and loans are MF_E_WOULD_BLOCK while more memory is in use than this; 0 = 980. Also without
+    /// a scaling_policy.
+    pub memory_refuse_permille: u32,
 }
 
 impl mf_config {
@@ -322,6 +334,10 @@ impl mf_config {
                 cpus: ptr::null(),
                 count: 0,
             }; 2],
+            memory_grow_permille: 0,
+            memory_pressure_permille: 0,
+            memory_shed_permille: 0,
+            memory_refuse_permille: 0,
         }
     }
 
@@ -375,7 +391,11 @@ impl mf_config {
         builder = unsafe { placement::of(&self, builder) }?;
         if !self.name.is_null() {
             // SAFETY: a C string, by the caller's word.
-            builder = builder.name(unsafe { sized::text(self.name, "mf_config.name") }?);
+            let name = unsafe { sized::text(self.name, "mf_config.name") }?;
+            builder = match name {
+                "" => builder.unnamed(),
+                _ => builder.name(name),
+            };
         }
         // SAFETY: the caller's word.
         let inherit = unsafe { self.inherited() }?;

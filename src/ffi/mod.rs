@@ -38,6 +38,7 @@ pub use host::*;
 pub use log::*;
 pub use placement::*;
 pub use policy::*;
+pub use scaling::*;
 pub use status::*;
 pub use submit::*;
 pub use task::*;

@@ -35,6 +35,7 @@ impl From<Stats> for mf_engine_stats {
             retried: stats.retried,
             killed: stats.killed,
             recycled: stats.recycled,
+            policy_failures: stats.policy_failures,
         }
     }
 }
@@ -144,6 +145,28 @@ pub unsafe extern "C" fn mf_status_json(
         let text = handle::find(engine)?.status_json();
         // SAFETY: the caller's word.
         unsafe { put_text(&text, buf.cast(), cap) }
+    })
+}
+
+/// The name by which others can watch the engine: the one in mf_config, or an automatic one.
+///
+/// - `engine`, `buf`, `cap`: as for mf_status_json().
+///
+/// Returns the length of the name in bytes without the NUL, at most 64; 0 if it has none. Or
+/// MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `buf` is NULL or valid for writes of `cap` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_engine_name(
+    engine: *mut mf_engine,
+    buf: *mut c_char,
+    cap: usize,
+) -> i32 {
+    guard(|| {
+        let engine = handle::find(engine)?;
+        // SAFETY: the caller's word.
+        unsafe { put_text(engine.name().unwrap_or_default(), buf.cast(), cap) }
     })
 }
 

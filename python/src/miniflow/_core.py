@@ -569,6 +569,12 @@ class Core:
 
     # -- the engine
 
+    def name(self) -> str | None:
+        """The name by which others can watch it."""
+        name = ctypes.create_string_buffer(65)
+        _abi.check(_abi.lib.mf_engine_name(self._handle, name, ctypes.sizeof(name)))
+        return name.value.decode() or None
+
     def stats(self) -> _abi.EngineStats:
         """Its counters."""
         stats = _abi.EngineStats()

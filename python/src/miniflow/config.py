@@ -56,7 +56,8 @@ class EngineConfig:
     initargs: tuple[Any, ...]
     #: The interpreter of the workers; None: this one.
     python: str | None
-    #: A name by which others on this machine can watch the engine, of A-Za-z0-9._-; None: private.
+    #: A name by which others on this machine can watch the engine, of A-Za-z0-9._-; None: an automatic
+    #: one, which `Engine.name` tells; "": none.
     name: str | None
     #: Bytes of memory of its own that a worker may have; beyond it tasks get `MemoryError`.
     memory_limit: int | None

@@ -130,6 +130,13 @@ class Engine(Calls):
         """Whether it takes tasks."""
         return self._core is not None and not self._closing
 
+    @property
+    def name(self) -> str | None:
+        """The name by which others on this machine can watch it; None if it has none, or does not
+        run."""
+        core = self._core
+        return None if core is None else core.name()
+
     def _running(self) -> Core:
         core = self._core
         if core is None or self._closing:

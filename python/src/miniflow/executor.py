@@ -56,6 +56,9 @@ class Executor(concurrent.futures.Executor):
         Bytes of memory of its own that a worker may have; beyond it calls raise ``MemoryError``.
     ``affinity``, ``nice``, ``scheduler``, ``io_priority``, ``huge_pages``
         Where workers run and how: see :class:`~miniflow.EngineConfig`.
+    ``name``
+        A name by which others on this machine can watch the workers; by default an automatic one, none
+        if it is empty.
     """
 
     def __init__(
