@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::run::{Bench, Finished, Running, set_signal};
-use common::{Name, cpu_only, is_alive, kill, until, watchdog, zygote_of};
+use common::{Name, Proc, cpu_only, is_alive, kill, until, watchdog, zygote_of};
 use miniflow::Engine;
 use miniflow::status::Status;
 use rustix::fs::{FlockOperation, flock};
@@ -277,7 +277,9 @@ fn a_host_with_a_name() {
         .start()
         .unwrap();
     println!("ZYGOTE {}", zygote_of(&engine));
-    engine.poll(1, None).unwrap(); // there is no task: for ever
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Makes an engine whose host and zygote are killed at once, so that its name is left.
@@ -291,9 +293,13 @@ fn leave(name: &Name) {
         .unwrap();
     let mut lines = BufReader::new(host.stdout.take().unwrap()).lines();
     let zygote = lines.find_map(|line| line.unwrap().split_once("ZYGOTE ")?.1.parse().ok());
-    let zygote = zygote.unwrap();
-    kill(zygote);
-    until("the zygote is dead", || !is_alive(zygote));
+    // At once, as far as the host is concerned: it would put another process in the zygote's place.
+    kill_process(Pid::from_child(&host), Signal::STOP).unwrap();
+    until("the host is stopped", || {
+        Proc::read(host.id()).unwrap().state == 'T'
+    });
+    kill(zygote.unwrap());
+    until("the zygote is dead", || !is_alive(zygote.unwrap()));
     host.kill().unwrap();
     host.wait().unwrap();
     assert!(name.path().exists());
@@ -447,10 +453,11 @@ fn limit_files(command: &mut Command, files: u64) {
 
 // ---- help, man pages, completions ----
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "ls",
     "status",
+    "metrics",
     "doctor",
     "clean",
     "bench",

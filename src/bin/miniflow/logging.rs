@@ -20,8 +20,8 @@ pub(crate) fn start(verbose: u8) {
     let mut builder = Builder::new();
     match verbose {
         0 => match env::var(VARIABLE) {
-            Ok(filters) => builder.parse_filters(&filters),
-            Err(_) => return,
+            Ok(filters) if !filters.is_empty() => builder.parse_filters(&filters),
+            _ => return,
         },
         1 => builder.filter_level(LevelFilter::Info),
         2 => builder.filter_level(LevelFilter::Debug),

@@ -80,28 +80,39 @@ impl State {
 /// Finds them, and returns the list.
 pub(crate) fn run(args: &Args) -> Result<String> {
     let found = engines::all()?;
-    let engines = found.into_iter().map(look).collect();
-    let list = List { engines };
+    let engines = found
+        .into_iter()
+        .filter_map(|found| look(found).transpose());
+    let list = List {
+        engines: engines.collect::<Result<_>>()?,
+    };
     Ok(match args.json {
         true => list.json(),
         false => list.text(),
     })
 }
 
-fn look(found: Found) -> Row {
-    match Monitor::open(&found.name) {
-        Ok(monitor) => Row::of(found.name, &monitor.status()),
-        Err(error) => Row {
-            name: found.name,
-            pid: found.pid,
-            state: match found.alive {
-                true => State::Unknown,
-                false => State::Dead,
-            },
-            figures: None,
-            note: Some(error.to_string()),
-        },
+/// `None`: it has ended since it was found.
+fn look(found: Found) -> Result<Option<Row>> {
+    let error = match Monitor::open(&found.name) {
+        Ok(monitor) => return Ok(Some(Row::of(found.name, &monitor.status()))),
+        Err(error) => error,
+    };
+    if !engines::all()?.contains(&found) {
+        return Ok(None);
     }
+    let state = match (found.alive, found.pid) {
+        // Without a pid it is not ready yet, or will never be.
+        (true, _) | (_, 0) => State::Unknown,
+        (false, _) => State::Dead,
+    };
+    Ok(Some(Row {
+        name: found.name,
+        pid: found.pid,
+        state,
+        figures: None,
+        note: Some(error.to_string()),
+    }))
 }
 
 impl Row {
@@ -181,7 +192,8 @@ impl List {
         let noted = self.engines.iter().filter(|row| row.state != State::Dead);
         let notes = noted.filter_map(|row| Some(format!("{}: {}\n", row.name, row.note.as_ref()?)));
         let mut text: String = notes.collect();
-        if self.engines.iter().any(|row| row.state == State::Dead) {
+        let is_left = |row: &Row| row.state == State::Dead || row.pid == 0;
+        if self.engines.iter().any(is_left) {
             text += "`miniflow clean` removes the names of dead engines\n";
         }
         match text.is_empty() {

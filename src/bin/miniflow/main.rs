@@ -78,9 +78,7 @@ fn main() -> ExitCode {
         Command::Man(args) => finish("man", man::run(&args)),
         Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => run::run(&args).unwrap_or_else(|error| refuse("run", &error)),
-        Command::Status(args) => {
-            status::run(&args).unwrap_or_else(|error| refuse("status", &error))
-        }
+        Command::Status(args) => finish("status", status::run(&args).map(|()| "")),
         Command::ProgramWorker(args) => finish(
             "program-worker",
             run::program::work(&args).map(|()| String::new()),

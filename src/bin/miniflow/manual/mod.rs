@@ -185,7 +185,7 @@ mod tests {
                 .get_about()
                 .unwrap_or_else(|| panic!("{name}: no about"));
             let about = about.to_string();
-            assert!(!about.ends_with('.') && about.len() < 80, "{name}: {about}");
+            assert!(!about.ends_with('.') && about.len() < 90, "{name}: {about}");
             assert!(subcommand.get_long_about().is_some(), "{name}");
             for arg in subcommand.get_arguments().filter(|arg| !arg.is_hide_set()) {
                 assert!(arg.get_help().is_some(), "{name}: {}", arg.get_id());

@@ -43,18 +43,25 @@ pub(crate) fn render(command: &Command) -> Vec<u8> {
     page
 }
 
-/// The long description without its first paragraph, which is the one-liner of NAME.
+/// The long description without its first paragraph, which is the one-liner of NAME. Lines that are
+/// indented stay as they are.
 fn description(command: &Command, out: &mut Roff) {
-    let text = command
-        .get_long_about()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let text = command.get_long_about().map(ToString::to_string);
+    let text = text.unwrap_or_default();
     out.control("SH", ["DESCRIPTION"]);
+    let mut is_filled = true;
     for line in text.lines().skip(1).skip_while(|line| line.is_empty()) {
+        if line.starts_with(' ') == is_filled {
+            is_filled = !is_filled;
+            out.control(if is_filled { "fi" } else { "nf" }, []);
+        }
         match line.is_empty() {
             true => out.control("PP", []),
             false => out.text([roman(line)]),
         };
+    }
+    if !is_filled {
+        out.control("fi", []);
     }
 }
 
@@ -164,6 +171,19 @@ mod tests {
             "EXIT STATUS",
         ];
         assert_eq!(sections(&page(None)), expected);
+    }
+
+    #[test]
+    fn what_is_indented_stays_as_it_is_and_the_rest_is_filled() {
+        let about = "One line\n\nFilled text:\n  a   b\n  c\nfilled again";
+        let mut roff = Roff::new();
+        description(&Command::new("x").long_about(about), &mut roff);
+        let text = roff.to_roff();
+        assert!(
+            text.ends_with("Filled text:\n.nf\n  a   b\n  c\n.fi\nfilled again\n"),
+            "{text}"
+        );
+        assert!(!text.contains("One line"), "{text}");
     }
 
     #[test]

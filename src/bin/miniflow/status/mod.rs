@@ -6,11 +6,10 @@ mod text;
 mod watch;
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use miniflow::monitor::Monitor;
-use miniflow::status::Status;
+use miniflow::status::{EngineState, Status};
 
 use self::watch::{Ended, watch};
 use crate::engines;
@@ -48,39 +47,36 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Shows it; returns the exit status.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+/// Shows it.
+pub(crate) fn run(args: &Args) -> Result<()> {
     let monitor = engines::open(args.name.as_deref())?;
-    let alive = monitor.is_alive();
     let mut page = Page::new(args);
-    let shown = match args.watch {
-        Some(interval) if alive => match watch(&monitor, interval, &mut page)? {
-            Ended::Interrupted => return Ok(ExitCode::SUCCESS),
-            Ended::ByItself => {
-                return Ok(
-                    match page.finish(&format!("`{}` has ended", monitor.name())) {
-                        Ok(()) | Err(Error::ReaderGone) => ExitCode::SUCCESS,
-                        Err(error) => return Err(error),
-                    },
-                );
-            }
-            Ended::Unread => return Ok(ExitCode::SUCCESS),
-        },
-        _ => page.show(&monitor.status()),
-    };
-    match shown {
-        Ok(()) | Err(Error::ReaderGone) if alive => Ok(ExitCode::SUCCESS),
-        Ok(()) | Err(Error::ReaderGone) => Err(dead(&monitor)),
-        Err(error) => Err(error),
+    match show(&monitor, args.watch, &mut page) {
+        Err(Error::ReaderGone) => Ok(()), // it has seen enough
+        outcome => outcome,
     }
 }
 
-fn dead(monitor: &Monitor) -> Error {
-    let (name, pid) = (monitor.name(), monitor.pid());
-    Error::Unfit(format!(
-        "`{name}` is dead: its host process {pid} is gone, and what is shown is its last word \
-         (`miniflow clean` removes the name)"
-    ))
+fn show(monitor: &Monitor, interval: Option<Duration>, page: &mut Page) -> Result<()> {
+    if let Some(interval) = interval
+        && monitor.is_alive()
+    {
+        return match watch(monitor, interval, page)? {
+            Ended::ByItself => page.finish(&format!("`{}` has ended", monitor.name())),
+            Ended::Interrupted => Ok(()),
+        };
+    }
+    let status = monitor.status();
+    page.show(&status)?;
+    match status.state {
+        EngineState::Dead => Err(Error::Unfit(format!(
+            "`{}` is dead: its host process {} is gone, and what is shown is its last word \
+             (`miniflow clean` removes the name)",
+            monitor.name(),
+            status.pid
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Where reports go.

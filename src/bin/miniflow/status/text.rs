@@ -53,9 +53,13 @@ fn heading(text: &mut String, status: &Status) -> std::fmt::Result {
         EngineState::Dead => "dead",
         _ => "in a state of a newer version",
     };
+    let lived = match status.state {
+        EngineState::Dead => "lived",
+        _ => "up",
+    };
     writeln!(
         text,
-        "{}: {state}, pid {}, up {} (miniflow {})",
+        "{}: {state}, pid {}, {lived} {} (miniflow {})",
         status.name.as_deref().unwrap_or("engine without a name"),
         status.pid,
         age(between(status.started_ms, status.at_ms)),
@@ -454,6 +458,15 @@ mod tests {
         ] {
             assert!(!report.contains(absent), "`{absent}` in\n{report}");
         }
+    }
+
+    #[test]
+    fn a_dead_engine_has_lived() {
+        let report = report(&status(|value| value["state"] = json!("dead")));
+        assert_line(
+            &report,
+            "orders: dead, pid 4700, lived 1 min 0 s (miniflow 9.9.9)",
+        );
     }
 
     #[test]

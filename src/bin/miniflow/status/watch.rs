@@ -23,11 +23,9 @@ pub(super) enum Ended {
     ByItself,
     /// Ctrl-C or SIGTERM.
     Interrupted,
-    /// Nobody reads the reports any more.
-    Unread,
 }
 
-/// Shows a report every `interval`.
+/// Shows a report every `interval`. [`Error::ReaderGone`] if nobody reads them any more.
 pub(super) fn watch(monitor: &Monitor, interval: Duration, page: &mut Page) -> Result<Ended> {
     let bell = Arc::new(Bell::new()?);
     let signals = Signals::block()?;
@@ -38,37 +36,32 @@ pub(super) fn watch(monitor: &Monitor, interval: Duration, page: &mut Page) -> R
         // In this order, so that the last report is of after the end.
         let alive = monitor.is_alive();
         if !alive || Instant::now() >= next {
-            match page.show(&monitor.status()) {
-                Ok(()) => {}
-                Err(Error::ReaderGone) => return Ok(Ended::Unread),
-                Err(error) => return Err(error),
-            }
+            page.show(&monitor.status())?;
             next += interval;
         }
         if !alive {
             return Ok(Ended::ByItself);
         }
-        if let Some(ended) = pause(&bell, next) {
-            return Ok(ended);
-        }
         next = next.max(Instant::now()); // reports that were missed are not made up for
+        if pause(&bell, next)? {
+            return Ok(Ended::Interrupted);
+        }
     }
 }
 
-/// Waits for the next report, or for a look at whether the engine lives.
-fn pause(bell: &Bell, next: Instant) -> Option<Ended> {
+/// Waits for the next report, or for a look at whether the engine lives; true if it is to be the end.
+fn pause(bell: &Bell, next: Instant) -> Result<bool> {
     let stdout = io::stdout();
-    let stdout = stdout.as_fd();
     let mut fds = [
         PollFd::new(bell, PollFlags::IN),
         // Nothing is asked for: the end of a pipe is told unasked.
-        PollFd::from_borrowed_fd(stdout, PollFlags::empty()),
+        PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty()),
     ];
     let left = next.saturating_duration_since(Instant::now());
     wait(&mut fds, Some(left.min(NOTICE)));
-    if bell.rings() {
-        return Some(Ended::Interrupted);
+    let is_unread = fds[1].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+    match is_unread {
+        true => Err(Error::ReaderGone),
+        false => Ok(bell.rings()),
     }
-    let unread = fds[1].revents().intersects(PollFlags::ERR | PollFlags::HUP);
-    unread.then_some(Ended::Unread)
 }
