@@ -6,6 +6,7 @@ mod health;
 mod inquest;
 mod machine;
 mod messages;
+mod report;
 mod scaling;
 mod spawning;
 mod zygote;
@@ -20,14 +21,10 @@ use crate::engine::crash::Verdict;
 use crate::engine::lane::{Doom, Lane, LaneState};
 use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
-use crate::engine::stats;
 use crate::engine::symbols::Symbols;
-use crate::engine::usage;
 use crate::error::{Error, Result};
 use crate::shm::control::Publisher;
-use crate::status::wire::{self, Moment};
-use crate::status::{Crash, Status};
-use crate::sys::clock::monotonic_ns;
+use crate::status::Crash;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::task::Class;
@@ -614,53 +611,6 @@ impl Supervisor {
         core.blocked.supervisor_idle = true;
         Duration::from_secs(3600)
     }
-
-    /// What is to be shown to others in this turn, if it is time for that.
-    fn report(&mut self, core: &Core) -> Option<Report> {
-        let resting = core.blocked.supervisor_idle || core.phase == Phase::Stopped;
-        let watched = self.publisher.is_some() || self.shared.config.recycle_rss != u64::MAX;
-        let due = resting || self.published.is_none_or(|last| last.elapsed() >= PUBLISH);
-        if !watched || !due {
-            return None;
-        }
-        self.published = Some(Instant::now());
-        Some(Report {
-            moment: Moment {
-                at_ns: monotonic_ns(),
-                resting,
-            },
-            status: stats::without_logs(&self.shared, core),
-        })
-    }
-
-    /// Measures what the workers use and brings the control segment up to date. Not under the lock.
-    fn publish(&mut self, report: Option<Report>) {
-        let Some(Report { mut status, moment }) = report else {
-            return;
-        };
-        let every = if moment.resting {
-            PUBLISH
-        } else {
-            usage::EVERY
-        };
-        self.shared.usage.fill(&mut status.workers, every);
-        if moment.resting {
-            // Nobody measures until the engine is woken, and nothing runs.
-            for row in &mut status.workers {
-                row.cpu_permille = 0;
-            }
-        }
-        if let Some(publisher) = &mut self.publisher {
-            wire::publish(&status, moment, publisher);
-        }
-    }
-}
-
-/// What is shown to others.
-#[derive(Debug)]
-struct Report {
-    status: Status,
-    moment: Moment,
 }
 
 /// After a panic of the supervisor (a bug of ours, or a logger that panics): without it no death would
