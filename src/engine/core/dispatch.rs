@@ -151,10 +151,7 @@ impl Core {
     pub(crate) fn note_load(&mut self, worker: usize) {
         if let Some(lane) = &self.lanes[worker] {
             let ready = &mut self.classes[lane.class.index()].ready;
-            ready.note(
-                lane.worker,
-                lane.rank().filter(|_| ready.contains(lane.worker)),
-            );
+            ready.note(lane.worker, lane.rank());
         }
     }
 
