@@ -59,17 +59,20 @@ impl UsageMeter {
         // Reads files, without a lock.
         let samples: Vec<_> = (rows.iter().zip(befores))
             .map(|(row, before)| match before {
-                Some(before) if !due => Some(before),
-                before => Sample::take(row, before, now),
+                Some(before) if !due => (Some(before), false),
+                before => (Sample::take(row, before, now), true),
             })
             .collect();
         let mut state = lock(&self.state);
         if due {
             state.took = now.elapsed();
         }
-        for (row, sample) in rows.iter_mut().zip(samples) {
+        for (row, (sample, is_new)) in rows.iter_mut().zip(samples) {
             let Some(sample) = sample else { continue };
-            state.keep(row.slot, sample);
+            if is_new {
+                // Else somebody may have measured meanwhile.
+                state.keep(row.slot, sample);
+            }
             row.cpu_ns = sample.usage.cpu_ns;
             row.cpu_permille = sample.permille;
             row.rss_bytes = sample.usage.rss_bytes;
