@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,10 +61,20 @@ pub(crate) struct ClassConfig {
     pub(crate) placement: Placement,
 }
 
+/// How an engine comes to its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// From program and process.
+    #[default]
+    Automatic,
+    None,
+    Given(String),
+}
+
 /// The settings of an engine, checked by [`Config::validate`].
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) name: Option<String>,
+    pub(crate) name: Naming,
     pub(crate) role: Option<Role>,
     pub(crate) classes: [ClassConfig; 2],
     pub(crate) max_tasks: u32,
@@ -92,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) recycle_rss: u64,
     pub(crate) huge_pages: HugePages,
     pub(crate) sandbox: Sandbox,
+    /// Where `/proc` and `/sys` are: `/`, but for tests.
+    pub(crate) system_root: PathBuf,
 }
 
 /// Most workers of an engine.
@@ -108,7 +121,7 @@ impl Default for Config {
     fn default() -> Self {
         let cpus = u32::try_from(cpus()).unwrap_or(1).min(MAX_WORKERS / 2);
         Self {
-            name: None,
+            name: Naming::Automatic,
             role: None,
             classes: [
                 ClassConfig {
@@ -149,6 +162,7 @@ impl Default for Config {
             recycle_rss: u64::MAX,
             huge_pages: HugePages::default(),
             sandbox: Sandbox::default(),
+            system_root: PathBuf::from("/"),
         }
     }
 }
@@ -174,7 +188,7 @@ impl Config {
 
     /// Checks every setting; the text of an error names the first bad one.
     pub(crate) fn validate(&self) -> Result<()> {
-        if let Some(name) = &self.name
+        if let Naming::Given(name) = &self.name
             && !control::valid_name(name)
         {
             return Err(Error::invalid(format!(
@@ -304,10 +318,21 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Gives the engine a name by which others on this machine can watch it: 1 to 64 of
-    /// `A-Z a-z 0-9 . _ -`. Without a name it leaves nothing in `/dev/shm`.
+    /// Gives the engine a name by which others of this user on this machine can watch it: 1 to 64 of
+    /// `A-Z a-z 0-9 . _ -`. The start fails if a living engine has it, or if there is no room for it in
+    /// `/dev/shm`.
+    ///
+    /// Without this call the engine gets the name `<program>-<pid>`, and `-2` and so on behind that if
+    /// it is taken; [`Engine::name`] tells it. If there is no room for that one the engine does without,
+    /// and says so in its status.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.name = Naming::Given(name.into());
+        self
+    }
+
+    /// No name: nobody can watch the engine, and it leaves nothing in `/dev/shm`.
+    pub fn unnamed(mut self) -> Self {
+        self.config.name = Naming::None;
         self
     }
 
@@ -565,6 +590,13 @@ impl Builder {
     /// What workers are forbidden to do: nothing by default.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.config.sandbox = sandbox;
+        self
+    }
+
+    /// For tests: where the engine finds `/proc` and `/sys` when it looks at processors and memory.
+    #[doc(hidden)]
+    pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.config.system_root = root.into();
         self
     }
 

@@ -37,8 +37,11 @@ fn a_host_that_does_this_and_that() {
         let builder = cpu_only(2, 1 + random.below(3) as u32)
             .workers_between(Class::CpuBound, 2, 4)
             .stop_grace(Duration::from_millis(20))
-            .kill_grace(Duration::from_millis(5))
-            .name(name.clone());
+            .kill_grace(Duration::from_millis(5));
+        let builder = match random.below(2) {
+            0 => builder.name(name.clone()),
+            _ => builder, // an automatic one
+        };
         let engine = with_workers(builder, random.below(3) == 0).start().unwrap();
         work(&engine, &mut random);
         match random.below(3) {
@@ -117,6 +120,15 @@ fn survivors(name: &str) -> HashMap<u32, String> {
     .collect()
 }
 
+/// The names of a process's engines that are there.
+fn automatic_names(pid: u32) -> Vec<String> {
+    let names = fs::read_dir("/dev/shm").unwrap().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| name.starts_with("miniflow.") && name.ends_with(&format!("-{pid}")))
+        .collect()
+}
+
 struct Host(Child);
 
 impl Drop for Host {
@@ -159,16 +171,17 @@ fn nothing_is_left_of_a_host_that_is_killed_at_a_random_moment() {
         // Often in the first moments, in which an engine is half made.
         let span = if random.below(2) == 0 { 8_000 } else { 150_000 };
         std::thread::sleep(Duration::from_micros(random.below(span)));
+        let pid = host.0.id();
         drop(host);
         let killed = Instant::now();
         loop {
-            let left = survivors(&name);
-            if left.is_empty() && !name.path().exists() {
+            let (left, names) = (survivors(&name), automatic_names(pid));
+            if left.is_empty() && names.is_empty() && !name.path().exists() {
                 break;
             }
             assert!(
                 killed.elapsed() < Duration::from_secs(1),
-                "round {round}, seed {seed}: after 1 s there are still {left:?}, name: {}",
+                "round {round}, seed {seed}: after 1 s there are still {left:?}, {names:?}, name: {}",
                 name.path().exists()
             );
             std::thread::sleep(Duration::from_millis(2));

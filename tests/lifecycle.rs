@@ -456,28 +456,6 @@ fn a_name_is_there_while_its_engine_is_and_belongs_to_it_alone() {
     assert!(!path.exists());
 }
 
-#[test]
-fn an_engine_without_a_name_leaves_nothing_in_shared_memory() {
-    let _watchdog = watchdog(60);
-    let mine = || {
-        let uid = rustix::process::geteuid().as_raw();
-        let prefix = format!("miniflow.{uid}.");
-        let names = fs::read_dir("/dev/shm").unwrap().flatten();
-        names
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| name.starts_with(&prefix) && !name.contains("test-"))
-            .collect::<Vec<_>>()
-    };
-    let before = mine();
-    let _engine = cpu_only(1, 1).handler(echo).start().unwrap();
-    let new: Vec<_> = mine().into_iter().filter(|n| !before.contains(n)).collect();
-    assert!(
-        !new.iter()
-            .any(|n| n.contains(&std::process::id().to_string())),
-        "{new:?}"
-    );
-}
-
 // ---- processes ----
 
 #[test]

@@ -286,6 +286,19 @@ fn a_small_dev_shm_stops_neither_lanes_nor_arenas_and_names_itself() {
         other => panic!("{other:?}"),
     }
     assert!(!name.path().exists());
+
+    // A name that nobody has asked for is not worth a failure.
+    let large = cpu_only(1, 1)
+        .workers_between(miniflow::Class::CpuBound, 1, 1000)
+        .handler(echo)
+        .start()
+        .unwrap();
+    assert_eq!(large.name(), None);
+    let status = large.status();
+    assert_eq!((status.name, status.notes.len()), (None, 1));
+    assert_says(&status.notes[0], "has no name");
+    assert_says(&status.notes[0], "/dev/shm");
+    assert_works(&large);
 }
 
 #[test]

@@ -68,3 +68,17 @@ def test_a_setting_that_was_changed_to_nonsense_is_refused_at_the_start():
     config.cpu_bound_count = 0
     with pytest.raises(ValueError, match="cpu_bound_count"):
         Engine(config).start()
+
+
+def test_an_engine_has_the_name_it_is_given_or_one_of_its_own_or_none():
+    chosen = f"test-python-{os.getpid()}"
+    cases = {chosen: chosen, None: f"-{os.getpid()}", "": None}
+    for name, expected in cases.items():
+        engine = Engine(EngineConfig(cpu_bound_count=1, io_bound_count=1, name=name))
+        assert engine.name is None
+        with engine:
+            if name is None:
+                assert expected in (engine.name or "")
+            else:
+                assert engine.name == expected
+        assert engine.name is None

@@ -9,7 +9,9 @@ pub(crate) mod deaths;
 pub(crate) mod hostile;
 pub(crate) mod lane;
 pub(crate) mod loan;
+pub(crate) mod memory;
 pub(crate) mod modules;
+pub(crate) mod naming;
 pub(crate) mod notes;
 pub(crate) mod payload;
 pub(crate) mod placement;
@@ -38,9 +40,8 @@ use self::supervisor::Supervisor;
 use self::task_table::Place;
 use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
-use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
-use crate::status::Status;
+use crate::status::{Status, prometheus};
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
 use crate::sys::sync::lock;
@@ -83,15 +84,12 @@ impl Engine {
         let zygote = zygote::start(&role, &config.inherit, &config.sandbox)?;
         let guard = ForkGuard::new()?;
         let clock = Clock::calibrate();
-        let control = match &config.name {
-            Some(name) => {
-                zygote.entrust(&control::os_name_of(name)?)?;
-                ControlSegment::create(name, config.max_workers())?
-            }
-            None => ControlSegment::private(config.max_workers())?,
-        };
+        let (control, note) = naming::segment(&config, |os_name| zygote.entrust(os_name))?;
         let inputs = HostInputs::create(config.payload_arena)?;
         let mut core = Core::new(&config, clock, random_tag()?)?;
+        if let Some(note) = note {
+            core.notes.set("name", note);
+        }
         let seating = Seating::on_this_machine(&config, &mut core.notes);
         let inputs = inputs.with_huge_pages(seating.huge_pages.clone());
         let start_timeout = config.start_timeout;
@@ -143,7 +141,7 @@ impl Engine {
     /// Submits a task; the payload is copied.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if the task table or the payload arena is full,
+    /// [`Error::WouldBlock`] if the task table or the payload arena is full or memory comes to its end,
     /// [`Error::TooLarge`], [`Error::Invalid`] for bad options or a class without workers,
     /// [`Error::Closed`] after [`Engine::stop`].
     #[inline]
@@ -258,7 +256,7 @@ impl Engine {
     /// without a copy.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if the payload arena is full, [`Error::TooLarge`],
+    /// [`Error::WouldBlock`] if the payload arena is full or memory comes to its end, [`Error::TooLarge`],
     /// [`Error::NoMemory`], [`Error::Closed`].
     pub fn loan(&self, len: usize) -> Result<Loan> {
         self.shared.check_process()?;
@@ -567,7 +565,7 @@ impl Engine {
             before,
             after: workers,
             reason: "by hand".into(),
-            snapshot: self.shared.look(&core, class, None),
+            snapshot: self.shared.look(&core, class),
         };
         stats::log_decision(&decision, &self.shared.control);
         core.decisions.push(decision);
@@ -608,6 +606,13 @@ impl Engine {
             .collect()
     }
 
+    /// The name by which others can watch it: the one that it was given, or an automatic one; `None`
+    /// if it has none.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.shared.control.name()
+    }
+
     /// Counters of the engine; zeros in a forked child.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -646,6 +651,16 @@ impl Engine {
             return "{}".into();
         }
         self.status().to_json()
+    }
+
+    /// [`Engine::status`] in the text format of Prometheus ([`Status::to_prometheus`]); empty in a
+    /// forked child.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return String::new();
+        }
+        prometheus(vec![self.status()])
     }
 
     /// Stops the engine: refuses new tasks, lets those that were accepted finish for at most

@@ -11,13 +11,15 @@
 //!    that is too small is an error and never a SIGBUS.
 //! 2. The owner holds a flock on the file for as long as it lives.
 //! 3. The name is removed by the owner's drop; if the host died, by the zygote
-//!    ([`unlink_name`]); if that died too, by the next engine of the name or by [`clean`].
+//!    ([`unlink_name`]); if that died too, by the next engine of the name (of the program, if the name
+//!    was an automatic one) or by [`clean`].
 //!    Who removes a name proves first, under the directory lock, that it is still the one meant:
 //!    a successor's segment is never removed for its predecessor's.
 //! 4. Whoever opens it from outside maps it read-only and checks owner, size, magic and version.
 //!
 //! Names are made and removed under a flock on the directory `/dev/shm`, so that neither meets a
-//! half-made segment. It is waited for at most 5 seconds (any user may lock that directory).
+//! half-made segment. It is waited for at most 5 seconds, and 250 ms for an automatic name (any user
+//! may lock that directory).
 //!
 //! # Alive
 //!
@@ -45,7 +47,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{
@@ -55,8 +57,8 @@ use rustix::io::{Errno, pread};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use self::names::{
-    Directory, Identity, LockedDirectory, Verdict, examine, examine_name, file_name,
-    flock_patiently, is_ours, path_of, read_owner,
+    Directory, Identity, LOCK_PATIENCE, LockedDirectory, Verdict, clean_after, examine,
+    examine_name, file_name, flock_patiently, is_ours, path_of, read_owner,
 };
 #[cfg(test)]
 use self::names::{Found, is_alive};
@@ -72,6 +74,12 @@ use crate::sys::sync::{
     AtomicU32,
     Ordering::{AcqRel, Release},
 };
+
+/// How long to wait for the directory's lock for the sake of a name that nobody has asked for. Others
+/// hold it for microseconds; who holds it longer means to.
+const SHORT_PATIENCE: Duration = Duration::from_millis(250);
+/// Automatic names of one process.
+const NUMBERS: u32 = 1000;
 
 /// `Shmem` is neither `Send` nor `Sync` because it holds a raw pointer.
 struct SharedMemory(#[expect(dead_code, reason = "kept for its drop, which unmaps")] Shmem);
@@ -138,6 +146,8 @@ struct Claim {
     lock: OwnedFd,
     /// Whether dropping removes the name.
     owner: bool,
+    /// How long to wait for the directory's lock when it is removed.
+    patience: Duration,
 }
 
 /// The host's control segment. Reads and logs through [`Deref`] to [`TableWriter`]; the rest is
@@ -163,18 +173,67 @@ impl std::fmt::Debug for ControlSegment {
 
 impl ControlSegment {
     /// Makes the control segment of an engine called `name`. What a dead engine of that name left
-    /// behind is removed.
+    /// behind is removed. `announce` is called with the name before it is made.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`]: the name is not acceptable, or in use (the text names the pid), or the
-    /// number of workers is too large. [`Error::NoMemory`]: `/dev/shm` is too small.
-    pub(crate) fn create(name: &str, max_workers: u32) -> Result<Self> {
+    /// number of workers is too large. [`Error::NoMemory`]: `/dev/shm` is too small. And what
+    /// `announce` answers.
+    pub(crate) fn create(
+        name: &str,
+        max_workers: u32,
+        mut announce: impl FnMut(&CStr) -> Result<()>,
+    ) -> Result<Self> {
         check_workers(max_workers)?;
         let os_name = os_name_of(name)?;
-        let directory = LockedDirectory::lock_or_explain()?;
+        let directory = LockedDirectory::lock_or_explain(LOCK_PATIENCE)?;
         make_room(&directory, name, &os_name)?;
+        announce(&os_name)?;
+        Self::create_in(directory, name, os_name, max_workers, LOCK_PATIENCE)
+    }
 
+    /// [`ControlSegment::create`] with a name that is made up: `<program>-<pid>`, or that with `-2`,
+    /// `-3` ... if it is in use. What dead engines of the program have left under such names is removed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ControlSegment::create`].
+    pub(crate) fn create_for(
+        program: &str,
+        max_workers: u32,
+        mut announce: impl FnMut(&CStr) -> Result<()>,
+    ) -> Result<Self> {
+        check_workers(max_workers)?;
+        let directory = LockedDirectory::lock_or_explain(SHORT_PATIENCE)?;
+        clean_after(&directory, program);
+        let base = format!("{program}-{}", std::process::id());
+        let mut number = 1;
+        loop {
+            let name = match number {
+                1 => base.clone(),
+                _ => format!("{base}-{number}"),
+            };
+            let os_name = os_name_of(&name)?;
+            match make_room(&directory, &name, &os_name) {
+                Err(Error::Invalid(_)) if number < NUMBERS => number += 1,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    announce(&os_name)?;
+                    return Self::create_in(directory, &name, os_name, max_workers, SHORT_PATIENCE);
+                }
+            }
+        }
+    }
+
+    /// Nothing stands in the way of the name any more.
+    fn create_in(
+        directory: LockedDirectory,
+        name: &str,
+        os_name: CString,
+        max_workers: u32,
+        patience: Duration,
+    ) -> Result<Self> {
         let bytes = segment_bytes(max_workers);
         // Until `set_owner` the crate's `Shmem` removes the name if anything fails.
         let (mut memory, lock) = reserve_named(&directory, name, &os_name, bytes)?;
@@ -194,6 +253,7 @@ impl ControlSegment {
             os_name,
             lock,
             owner: true,
+            patience,
         };
         let segment = Self::new(mapping, Some(claim));
         let same_file = segment.claim.as_ref().is_some_and(|claim| {
@@ -269,6 +329,11 @@ impl ControlSegment {
         })
     }
 
+    /// The engine's name; `None` if the table is private.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.claim.as_ref().map(|claim| &*claim.name)
+    }
+
     /// Whether anybody but the host can see it.
     pub(crate) fn is_named(&self) -> bool {
         self.claim.is_some()
@@ -293,7 +358,7 @@ impl ControlSegment {
             return;
         }
         // If the lock is not to be had, the check below is as good as certain all the same.
-        let (locked, directory) = (LockedDirectory::lock(), Directory::open());
+        let (locked, directory) = (LockedDirectory::lock(claim.patience), Directory::open());
         let file = file_name(&claim.os_name);
         if let Ok(directory) = &directory
             && is_same_file(directory, file, claim.lock.as_fd())
@@ -375,8 +440,12 @@ fn reserve_named(
         .open_file(file_name(os_name), OFlags::RDWR)
         .map_err(|errno| Error::system("open", what(), errno))?;
     reserve(&lock, bytes).map_err(|errno| Error::system("posix_fallocate", what(), errno))?;
-    flock_patiently(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
-        .map_err(|errno| Error::system("flock", what(), errno))?;
+    flock_patiently(
+        lock.as_fd(),
+        FlockOperation::NonBlockingLockExclusive,
+        LOCK_PATIENCE,
+    )
+    .map_err(|errno| Error::system("flock", what(), errno))?;
     Ok((memory, lock))
 }
 

@@ -23,6 +23,9 @@ const DIRECTORY: &CStr = c"/dev/shm";
 /// How long to wait for a lock that others hold for microseconds.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a start may clean up after others.
+const CLEANING: Duration = Duration::from_millis(1);
+
 /// Whether `name` can name an engine: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 pub(crate) fn valid_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -64,12 +67,16 @@ pub(super) fn path_of(os_name: &CStr) -> PathBuf {
 // Locks
 // ---------------------------------------------------------------------------------------------
 
-/// Takes a flock; gives up after [`LOCK_PATIENCE`] with `EWOULDBLOCK`.
-pub(super) fn flock_patiently(fd: BorrowedFd<'_>, operation: FlockOperation) -> Result<(), Errno> {
+/// Takes a flock; gives up after `patience` with `EWOULDBLOCK`.
+pub(super) fn flock_patiently(
+    fd: BorrowedFd<'_>,
+    operation: FlockOperation,
+    patience: Duration,
+) -> Result<(), Errno> {
     let start = Instant::now();
     loop {
         match flock(fd, operation) {
-            Err(Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+            Err(Errno::WOULDBLOCK) if start.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             answer => return answer,
@@ -93,8 +100,9 @@ impl Directory {
         openat(&self.0, file, flags, Mode::empty())
     }
 
-    fn lock(self) -> Result<LockedDirectory, Errno> {
-        flock_patiently(self.0.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
+    fn lock(self, patience: Duration) -> Result<LockedDirectory, Errno> {
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        flock_patiently(self.0.as_fd(), exclusive, patience)?;
         Ok(LockedDirectory(self))
     }
 }
@@ -104,13 +112,13 @@ impl Directory {
 pub(super) struct LockedDirectory(Directory);
 
 impl LockedDirectory {
-    pub(super) fn lock() -> Result<Self, Errno> {
-        Directory::open()?.lock()
+    pub(super) fn lock(patience: Duration) -> Result<Self, Errno> {
+        Directory::open()?.lock(patience)
     }
 
     /// The same with an error to show.
-    pub(super) fn lock_or_explain() -> Result<Self> {
-        Self::lock().map_err(|errno| Error::system("flock", "lock /dev/shm", errno))
+    pub(super) fn lock_or_explain(patience: Duration) -> Result<Self> {
+        Self::lock(patience).map_err(|errno| Error::system("flock", "lock /dev/shm", errno))
     }
 
     pub(super) fn unlink(&self, file: &CStr) -> Result<(), Errno> {
@@ -288,7 +296,7 @@ fn remove_if_dead(directory: &LockedDirectory, file: &CStr) -> Result<bool, Errn
 ///
 /// It uses no memory but the stack and waits at most [`LOCK_PATIENCE`].
 pub(crate) fn unlink_name(os_name: &CStr) -> bool {
-    let Ok(directory) = LockedDirectory::lock() else {
+    let Ok(directory) = LockedDirectory::lock(LOCK_PATIENCE) else {
         return false;
     };
     remove_if_dead(&directory, file_name(os_name)).unwrap_or(false)
@@ -356,7 +364,7 @@ pub(crate) fn clean() -> Result<Vec<String>> {
 
 /// [`clean`] among the names that `wanted` picks, so that tests leave each other's alone.
 pub(super) fn clean_if(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let directory = LockedDirectory::lock_or_explain()?;
+    let directory = LockedDirectory::lock_or_explain(LOCK_PATIENCE)?;
     let mut removed = Vec::new();
     for name in names()?.into_iter().filter(|name| wanted(name)) {
         let os_name = os_name_of(&name)?;
@@ -367,4 +375,37 @@ pub(super) fn clean_if(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         }
     }
     Ok(removed)
+}
+
+/// Removes what dead engines of a program have left under automatic names. Nothing rests on it, so it
+/// looks at the directory for [`CLEANING`] at most, and an error is none.
+pub(super) fn clean_after(directory: &LockedDirectory, program: &str) {
+    let start = Instant::now();
+    let prefix = format!("{}{program}-", prefix());
+    let path = DIRECTORY.to_string_lossy();
+    let Ok(entries) = std::fs::read_dir(&*path) else {
+        return;
+    };
+    for entry in entries.map_while(Result::ok) {
+        if start.elapsed() > CLEANING {
+            return;
+        }
+        let file = entry.file_name();
+        let number = file.to_str().and_then(|file| file.strip_prefix(&prefix));
+        if !number.is_some_and(is_automatic) {
+            continue;
+        }
+        if let Ok(file) = CString::new(file.into_encoded_bytes())
+            && matches!(remove_if_dead(directory, &file), Ok(true))
+        {
+            log::info!("removed the control segment of the dead engine {file:?}");
+        }
+    }
+}
+
+/// Whether this is what an automatic name has behind its program: `<pid>` or `<pid>-<number>`.
+fn is_automatic(rest: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (pid, number) = rest.split_once('-').unwrap_or((rest, "2"));
+    is_number(pid) && is_number(number)
 }

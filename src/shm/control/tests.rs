@@ -44,6 +44,10 @@ impl Drop for Name {
     }
 }
 
+fn create(name: &str, max_workers: u32) -> Result<ControlSegment> {
+    ControlSegment::create(name, max_workers, |_| Ok(()))
+}
+
 /// A forked child, killed and reaped at the latest when this goes.
 struct Child(libc::pid_t);
 
@@ -114,18 +118,18 @@ fn names_are_checked() {
     }
     for bad in ["", "a/b", "a b", "\u{e4}", "a\0", &"x".repeat(65)] {
         assert!(!valid_name(bad), "{bad:?}");
-        assert!(invalid(ControlSegment::create(bad, 1)).contains("engine name"));
+        assert!(invalid(create(bad, 1)).contains("engine name"));
         assert!(invalid(ControlReader::open(bad)).contains("engine name"));
         assert!(!is_alive(bad));
     }
-    assert!(invalid(ControlSegment::create("a", 0)).contains("max_workers"));
+    assert!(invalid(create("a", 0)).contains("max_workers"));
     assert!(invalid(ControlSegment::private(MAX_WORKERS + 1)).contains("max_workers"));
 }
 
 #[test]
 fn a_monitor_reads_what_the_host_wrote() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 3).unwrap();
+    let segment = create(&name, 3).unwrap();
     let uid = geteuid().as_raw();
     let os_name = format!("/miniflow.{uid}.{}", &*name);
     assert_eq!(segment.os_name().unwrap().to_str().unwrap(), os_name);
@@ -245,7 +249,7 @@ fn contents(name: &Name) -> Vec<u8> {
 #[test]
 fn what_has_not_changed_is_not_published_again() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 2).unwrap();
+    let segment = create(&name, 2).unwrap();
     let mut publisher = segment.publisher().unwrap();
     let mut publish = |n| {
         publisher.row(1, &Row::filled(n));
@@ -270,7 +274,7 @@ fn what_has_not_changed_is_not_published_again() {
 #[test]
 fn the_logs_keep_the_last_records() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     let reader = ControlReader::open(&name).unwrap();
     assert!(reader.decisions().is_empty() && reader.crashes().is_empty());
     for n in 0..LOG_RECORDS as u64 + 5 {
@@ -297,13 +301,13 @@ fn the_logs_keep_the_last_records() {
 #[test]
 fn a_name_in_use_is_refused_and_says_by_whom() {
     let name = Name::new();
-    let _segment = ControlSegment::create(&name, 1).unwrap();
-    let text = invalid(ControlSegment::create(&name, 1));
+    let _segment = create(&name, 1).unwrap();
+    let text = invalid(create(&name, 1));
     assert!(text.contains("is in use by pid"), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
     // From another process too, and neither its cleaning nor a zygote's does any harm.
     let child = Child::fork(|| {
-        let refused = matches!(ControlSegment::create(&name, 1), Err(Error::Invalid(_)));
+        let refused = matches!(create(&name, 1), Err(Error::Invalid(_)));
         let cleaned = clean_if(|found| *found == *name).is_ok_and(|names| !names.is_empty());
         let unlinked = unlink_name(&os_name_of(&name).unwrap());
         i32::from(!refused || cleaned || unlinked)
@@ -314,7 +318,7 @@ fn a_name_in_use_is_refused_and_says_by_whom() {
 
 /// A child that makes the segment and dies of SIGKILL, as a zombie.
 fn killed_owner(name: &str) -> Child {
-    let child = Child::fork(|| match ControlSegment::create(name, 2) {
+    let child = Child::fork(|| match create(name, 2) {
         Ok(_segment) => kill_myself(),
         Err(_) => 2,
     });
@@ -338,7 +342,7 @@ fn the_name_of_a_killed_engine_is_given_to_the_next() {
     );
     let stale = ControlReader::open(&name).unwrap();
     assert!(!stale.is_alive());
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     assert!(is_alive(&name) && !stale.is_alive());
     assert_eq!(segment.pid(), std::process::id());
     assert_eq!(child.reap().signal(), Some(libc::SIGKILL));
@@ -348,10 +352,64 @@ fn the_name_of_a_killed_engine_is_given_to_the_next() {
 fn the_names_of_killed_engines_are_cleaned() {
     let (dead, live) = (Name::new(), Name::new());
     drop(killed_owner(&dead));
-    let _segment = ControlSegment::create(&live, 1).unwrap();
+    let _segment = create(&live, 1).unwrap();
     let cleaned = clean_if(|name| *name == *dead || *name == *live).unwrap();
     assert_eq!(cleaned, [&*dead]);
     assert!(!dead.path().exists() && live.path().exists());
+}
+
+/// A program that there is not.
+fn program() -> String {
+    let name = Name::new().replace('-', "_");
+    format!("program_{name}")
+}
+
+#[test]
+fn automatic_names_are_counted_on_while_they_are_in_use() {
+    let program = program();
+    let mut announced = Vec::new();
+    let mut make = || {
+        let announce = |os_name: &CStr| {
+            announced.push(os_name.to_str().unwrap().to_owned());
+            Ok(())
+        };
+        ControlSegment::create_for(&program, 1, announce).unwrap()
+    };
+    let (first, second) = (make(), make());
+    let base = format!("{program}-{}", std::process::id());
+    assert_eq!(first.name(), Some(&*base));
+    assert_eq!(second.name(), Some(&*format!("{base}-2")));
+    drop(first);
+    assert_eq!(make().name(), Some(&*base), "it is free again");
+    let prefix = format!("/{}{base}", names::prefix());
+    let expected = [prefix.clone(), format!("{prefix}-2"), prefix];
+    assert_eq!(announced, expected);
+}
+
+#[test]
+fn a_program_cleans_up_after_its_dead_engines_and_nobody_else() {
+    let program = program();
+    let child = Child::fork(|| {
+        let make = || ControlSegment::create_for(&program, 1, |_| Ok(()));
+        let given = create(&format!("{program}-mine"), 1);
+        match (make(), make(), given) {
+            (Ok(_first), Ok(_second), Ok(_given)) => kill_myself(),
+            _ => 2,
+        }
+    });
+    child.wait_for_end();
+    let left = || {
+        let found = list().unwrap().into_iter().map(|found| found.name);
+        found
+            .filter(|name| name.starts_with(&program))
+            .collect::<Vec<_>>()
+    };
+    let given = format!("{program}-mine");
+    assert_eq!(left().len(), 3);
+    let segment = ControlSegment::create_for(&program, 1, |_| Ok(())).unwrap();
+    assert_eq!(left(), [segment.name().unwrap(), &*given]);
+    drop(segment);
+    assert_eq!(clean_if(|name| *name == given).unwrap(), [&*given]);
 }
 
 #[test]
@@ -359,7 +417,7 @@ fn a_zygote_removes_its_dead_hosts_name_and_no_successors() {
     let name = Name::new();
     drop(killed_owner(&name));
     let os_name = os_name_of(&name).unwrap();
-    let successor = ControlSegment::create(&name, 1).unwrap();
+    let successor = create(&name, 1).unwrap();
     assert!(!unlink_name(&os_name));
     assert!(name.path().exists());
     drop(successor);
@@ -374,7 +432,7 @@ fn a_lock_that_a_grandchild_holds_does_not_keep_a_name_alive() {
     let name = Name::new();
     let (mut until_end, end) = std::io::pipe().unwrap();
     let child = Child::fork(|| {
-        let Ok(segment) = ControlSegment::create(&name, 1) else {
+        let Ok(segment) = create(&name, 1) else {
             return 2;
         };
         let grandchild = Child::fork(|| {
@@ -399,7 +457,7 @@ fn a_lock_that_a_grandchild_holds_does_not_keep_a_name_alive() {
     assert!(!is_alive(&name), "a zombie does not count as alive");
     assert_eq!(child.reap().signal(), Some(libc::SIGKILL));
     assert!(!is_alive(&name), "nor does a pid that is gone");
-    let _segment = ControlSegment::create(&name, 1).unwrap();
+    let _segment = create(&name, 1).unwrap();
     assert!(is_alive(&name));
     drop(end);
 }
@@ -407,7 +465,7 @@ fn a_lock_that_a_grandchild_holds_does_not_keep_a_name_alive() {
 #[test]
 fn a_forked_child_leaves_the_name_alone() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     let mut segment = Some(segment);
     let silent = Child::fork(|| {
         drop(segment.take());
@@ -420,9 +478,9 @@ fn a_forked_child_leaves_the_name_alone() {
 #[test]
 fn dropping_leaves_a_successors_name_alone() {
     let name = Name::new();
-    let first = ControlSegment::create(&name, 1).unwrap();
+    let first = create(&name, 1).unwrap();
     std::fs::remove_file(name.path()).unwrap(); // somebody's rm
-    let second = ControlSegment::create(&name, 1).unwrap();
+    let second = create(&name, 1).unwrap();
     drop(first);
     assert!(name.path().exists() && is_alive(&name));
     drop(second);
@@ -436,7 +494,7 @@ fn foreign_and_broken_files_are_refused() {
 
     write(&[b'x'; 8192]);
     assert!(invalid(ControlReader::open(&name)).contains("not a control segment"));
-    assert!(invalid(ControlSegment::create(&name, 1)).contains("is taken"));
+    assert!(invalid(create(&name, 1)).contains("is taken"));
     assert!(
         clean_if(|found| *found == *name).unwrap().is_empty(),
         "somebody else's file is not cleaned"
@@ -446,21 +504,21 @@ fn foreign_and_broken_files_are_refused() {
     std::fs::remove_file(name.path()).unwrap();
     std::os::unix::fs::symlink("/dev/null", name.path()).unwrap();
     assert!(ControlReader::open(&name).is_err());
-    assert!(invalid(ControlSegment::create(&name, 1)).contains("is taken"));
+    assert!(invalid(create(&name, 1)).contains("is taken"));
     std::fs::remove_file(name.path()).unwrap();
 
     for cut_short in [&[][..], &[0; 31], &[0; 8192]] {
         write(cut_short);
         assert!(invalid(ControlReader::open(&name)).contains("starting"));
         assert_eq!(found(&name).map(|found| found.alive), Some(false));
-        drop(ControlSegment::create(&name, 1).unwrap());
+        drop(create(&name, 1).unwrap());
     }
 }
 
 #[test]
 fn another_layout_version_or_size_is_refused() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(name.path())
@@ -470,7 +528,7 @@ fn another_layout_version_or_size_is_refused() {
     put(8, &99_u32.to_ne_bytes());
     let answer = ControlReader::open(&name);
     assert!(matches!(answer, Err(Error::Unsupported(text)) if text.contains("version 99")));
-    let text = invalid(ControlSegment::create(&name, 1));
+    let text = invalid(create(&name, 1));
     assert!(
         text.contains("in use by pid"),
         "alive in any version: {text}"
@@ -505,7 +563,7 @@ fn another_layout_version_or_size_is_refused() {
 fn no_reader_ever_sees_a_torn_row_or_record() {
     const ROUNDS: u64 = 200_000;
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     let mut publisher = segment.publisher().unwrap();
     publisher.row(0, &Row::default());
     let done = AtomicBool::new(false);
@@ -563,7 +621,7 @@ fn no_reader_ever_sees_a_torn_row_or_record() {
 #[test]
 fn a_row_whose_writer_died_in_the_middle_is_not_read() {
     let name = Name::new();
-    let segment = ControlSegment::create(&name, 1).unwrap();
+    let segment = create(&name, 1).unwrap();
     segment.publisher().unwrap().row(0, &Row::default());
     let reader = ControlReader::open(&name).unwrap();
     let file = std::fs::OpenOptions::new()
@@ -642,17 +700,14 @@ fn inside_a_small_dev_shm() {
         return; // started by the test above
     }
     let name = Name::new();
-    let answer = ControlSegment::create(&name, 1000);
+    let answer = create(&name, 1000);
     assert!(matches!(answer, Err(Error::NoMemory(_))), "{answer:?}");
     assert!(!name.path().exists(), "nothing is left behind");
-    let segment = ControlSegment::create(&name, 64).unwrap();
+    let segment = create(&name, 64).unwrap();
     let mut publisher = segment.publisher().unwrap();
     for worker in 0..64 {
         publisher.row(worker, &Row::filled(1));
     }
     let second = Name::new();
-    assert!(matches!(
-        ControlSegment::create(&second, 64),
-        Err(Error::NoMemory(_))
-    ));
+    assert!(matches!(create(&second, 64), Err(Error::NoMemory(_))));
 }
