@@ -637,7 +637,7 @@ fn a_row_whose_writer_died_in_the_middle_is_not_read() {
 fn thousands_of_records_that_are_never_finished_do_not_hold_up_a_reader() {
     const ROWS: u32 = MAX_WORKERS;
     let name = Name::new();
-    let segment = ControlSegment::create(&name, ROWS).unwrap();
+    let segment = create(&name, ROWS).unwrap();
     let mut publisher = segment.publisher().unwrap();
     let reader = ControlReader::open(&name).unwrap();
     let file = std::fs::OpenOptions::new()
