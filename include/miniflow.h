@@ -550,9 +550,9 @@ typedef struct mf_config {
   /** Its first argument. */
   void *scaling_user;
   /**
-   * Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
-   * scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
-   * have a threshold ignores it.
+   * Nanoseconds between two looks at the load, at least 1000000 and at most a day; 0 = 100 ms. This
+   * and the other scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy
+   * that does not have a threshold ignores it.
    */
   int64_t scaling_interval_ns;
   /** Grow if a task waits longer than this many nanoseconds; 0 = 100 ms. */

@@ -345,6 +345,29 @@ fn a_resize_by_hand_is_kept_although_a_policy_would_decide_otherwise() {
 }
 
 #[test]
+fn what_a_policy_would_have_done_during_a_resize_by_hand_does_not_count_as_done() {
+    let _watchdog = watchdog(60);
+    let board = Board::new();
+    let engine = scaled(1, 64, Scaling::by_load())
+        .handler(move |_| {
+            board.wait(0);
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    engine.resize(Class::CpuBound, 2).unwrap();
+    submit(&engine, 1000);
+    until("the policy has its way again", || {
+        actions(&engine, Action::Grow) > 0
+    });
+    let decisions = engine.scaling_decisions();
+    // By one, then two, four ...: it has taken no step before.
+    assert_eq!((decisions[1].before, decisions[1].after), (2, 3));
+    board.set(0, 1);
+    assert_eq!(collect(&engine, 1000).len(), 1000);
+}
+
+#[test]
 fn a_policy_of_the_hosts_own_decides_within_the_limits() {
     let _watchdog = watchdog(60);
     let wanted = Arc::new(AtomicU32::new(3));
@@ -450,6 +473,7 @@ fn bad_settings_and_a_policy_that_is_used_twice_are_refused() {
     let _watchdog = watchdog(60);
     for scaling in [
         Scaling::by_load().interval(Duration::ZERO),
+        Scaling::by_load().interval(Duration::MAX),
         Scaling::by_load().load(0.0),
         Scaling::by_load().peak(f32::NAN),
         Scaling::adaptive().idle_looks(0),

@@ -467,7 +467,7 @@ impl Core {
             let state = &mut self.classes[class.index()];
             state.reserved = state.reserved.filter(|&w| w != slot);
             if state.ready.remove(slot) {
-                self.send_sticky_back(class);
+                self.reconsider_sticky_of(class, slot);
             }
         }
     }
@@ -486,7 +486,7 @@ impl Core {
         } else {
             state.ready.note(worker, lane.rank());
         }
-        self.send_sticky_back(class);
+        self.reconsider_sticky(class);
     }
 
     /// When the task was submitted that has waited longest for a worker; one that a worker handed

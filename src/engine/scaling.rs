@@ -196,6 +196,8 @@ impl Default for Scaling {
     }
 }
 
+/// Far below what would overflow when it is added or multiplied.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Idle looks are not counted more often than this.
 pub(crate) const IDLE_LOOK: Duration = Duration::from_secs(1);
 
@@ -244,7 +246,7 @@ impl Scaling {
         Self::of(Kind::Custom(Arc::new(Mutex::new(Some(policy)))))
     }
 
-    /// Time between two looks at the load: 100 ms by default, at least 1 ms.
+    /// Time between two looks at the load: 100 ms by default, at least 1 ms, at most a day.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -319,8 +321,8 @@ impl Scaling {
 
     pub(crate) fn validate(&self) -> Result<()> {
         let bad = |what: &str| Err(Error::invalid(format!("the scaling's {what}")));
-        if self.interval < Duration::from_millis(1) {
-            return bad("interval is below 1 ms");
+        if !(Duration::from_millis(1)..=LONGEST_INTERVAL).contains(&self.interval) {
+            return bad("interval is not between 1 ms and a day");
         }
         let tasks = [self.load, self.peak];
         if !tasks.iter().all(|&t| t.is_finite() && t > 0.0) {

@@ -162,7 +162,7 @@ impl Shared {
         Snapshot {
             class,
             now: self.began.elapsed(),
-            min: config.min,
+            min: config.min.max(1).min(config.max), // the last worker of a class stays
             max: config.max,
             target: state.target,
             ready: count(LaneState::Ready),

@@ -175,6 +175,7 @@ impl WorkerRow {
     pub(crate) fn of(lane: &Lane) -> Self {
         let running = (0..CREDITS)
             .filter_map(|slot| lane.collector.outstanding_at(slot))
+            .take(lane.load() as usize) // there are no more: an idle worker is not searched
             .filter(|&(slot, ticket)| {
                 lane.shared.up().slots[usize::from(slot)]
                     .started(ticket)

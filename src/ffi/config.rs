@@ -181,9 +181,9 @@ pub struct mf_config {
     pub scaling: mf_scaling_fn,
     /// Its first argument.
     pub scaling_user: *mut c_void,
-    /// Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
-    /// scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
-    /// have a threshold ignores it.
+    /// Nanoseconds between two looks at the load, at least 1000000 and at most a day; 0 = 100 ms. This
+    /// and the other scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy
+    /// that does not have a threshold ignores it.
     pub scaling_interval_ns: i64,
     /// Grow if a task waits longer than this many nanoseconds; 0 = 100 ms.
     pub scaling_max_wait_ns: i64,

@@ -54,6 +54,13 @@ impl Adaptive {
         {
             self.arrived.pop_front();
         }
+        // Unless nobody has looked since: a rest says nothing about the load that ends it.
+        if self.arrived.len() > 1
+            && let Some(&(first, _)) = self.arrived.front()
+            && s.now.saturating_sub(first) > 2 * (WINDOW + self.settings.interval)
+        {
+            self.arrived.pop_front();
+        }
         let Some(&(since, before)) = self.arrived.front() else {
             return 0.0;
         };

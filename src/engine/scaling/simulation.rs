@@ -84,6 +84,12 @@ impl World {
         }
     }
 
+    /// Lets time pass without tasks and without looks.
+    fn rest(&mut self, span: Duration) {
+        self.now += span;
+        self.next_look = self.now;
+    }
+
     fn look(&mut self) {
         let starting = self.target.saturating_sub(self.ready);
         let snapshot = Snapshot {
@@ -169,6 +175,21 @@ fn adaptive_goes_to_the_right_size_in_two_steps_and_stays_there() {
     assert!(growth <= 3, "{:?}", world.actions);
     assert!((6..=12).contains(&world.target), "{:?}", world.actions);
     assert!(world.actions_after(20 * S) == 0, "{:?}", world.actions);
+}
+
+#[test]
+fn a_load_that_ends_a_rest_is_answered_in_few_steps() {
+    for (service, rate, right) in [(5 * MS, 1000.0, 5), (50 * MS, 100.0, 5), (S, 5.0, 5)] {
+        let mut world = World::new(Scaling::adaptive(), (1, 64), service);
+        world.run(20 * S, 0.2 / service.as_secs_f64());
+        assert_eq!(world.target, 1, "{:?}", world.actions);
+        world.rest(3600 * S);
+        let grown = world.now + 2 * S;
+        world.run(20 * S, rate);
+        let steps = world.actions.iter().filter(|(at, _)| *at < grown);
+        assert!(steps.count() <= 2, "{service:?}: {:?}", world.actions);
+        assert!(world.target >= right, "{service:?}: {:?}", world.actions);
+    }
 }
 
 #[test]

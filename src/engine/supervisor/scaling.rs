@@ -112,7 +112,12 @@ impl Supervisor {
             Decider::BuiltIn(_) if !due => {}
             Decider::BuiltIn(_) => {
                 for class in Class::ALL.into_iter().filter(|&class| scales(class)) {
-                    let snapshot = shared.look(core, class);
+                    let mut snapshot = shared.look(core, class);
+                    if is_in_hand(core, class) {
+                        // It watches, but finds nothing to do: what it remembers of its steps is
+                        // what has been done.
+                        (snapshot.min, snapshot.max) = (snapshot.target, snapshot.target);
+                    }
                     if let Decider::BuiltIn(policies) = &mut scaler.decider {
                         let proposal = policies[class.index()].decide(&snapshot);
                         proposals.push((snapshot, Ok(proposal)));
@@ -131,8 +136,7 @@ impl Supervisor {
         snapshot: &Snapshot,
         proposal: std::result::Result<Option<Proposal>, String>,
     ) {
-        let state = &mut core.classes[snapshot.class.index()];
-        let before = state.target;
+        let before = core.classes[snapshot.class.index()].target;
         let proposal = match proposal {
             Ok(None) => return,
             Ok(Some(proposal)) => proposal,
@@ -142,14 +146,13 @@ impl Supervisor {
                 return self.note(core, snapshot, Action::Failure, before, reason);
             }
         };
-        let by_hand = (state.resized).is_some_and(|resized| resized.elapsed() < HANDS_OFF);
         // The last worker stays: there may be tasks for it at any time.
         let after = proposal.workers.clamp(snapshot.min.max(1), snapshot.max);
         let short = after > before && core.machine.memory_state != MemoryState::Ample;
-        if by_hand || before == 0 || after == before || short {
+        if is_in_hand(core, snapshot.class) || before == 0 || after == before || short {
             return;
         }
-        state.target = after;
+        core.classes[snapshot.class.index()].target = after;
         let action = if after > before {
             Action::Grow
         } else {
@@ -191,4 +194,10 @@ impl Supervisor {
         // Nothing but idle looks is to be had: those are not so frequent.
         Some(if idle { due.max(IDLE_LOOK / 2) } else { due })
     }
+}
+
+/// Whether a class was resized by hand, too short a time ago for a policy to touch it.
+fn is_in_hand(core: &Core, class: Class) -> bool {
+    let resized = core.classes[class.index()].resized;
+    resized.is_some_and(|resized| resized.elapsed() < HANDS_OFF)
 }
