@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
-use crate::engine::crash::Verdict;
+use crate::engine::crash::{Verdict, running_tasks};
 use crate::engine::lane::{Doom, Lane, LaneState};
 use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
@@ -387,6 +387,7 @@ impl Supervisor {
         let Some(lane) = &mut core.lanes[worker] else {
             return;
         };
+        let running = running_tasks(&core.table, lane, verdict.convicted);
         let (pid, incarnation, class) = (lane.pid(), lane.incarnation, lane.class);
         // A worker that has started a task, or had none, is no failed start, whatever became of it.
         let joined = lane.state != LaneState::Starting;
@@ -395,8 +396,8 @@ impl Supervisor {
         let fruitless = lane.completed == 0;
         let exit = verdict.exit;
         match verdict.headline(lane.worker, pid) {
-            Some(line) => log::error!("{line}"),
-            None => log::warn!("worker {worker} (pid {pid}) ended: {exit}"),
+            Some(line) => log::error!("{line}{running}"),
+            None => log::warn!("worker {worker} (pid {pid}) ended: {exit}{running}"),
         }
         let crash = Crash::of(lane, verdict);
         if self.shared.control.is_named() {
