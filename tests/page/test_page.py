@@ -1,4 +1,5 @@
 """The live page of `miniflow metrics`, in a real browser, over a real engine. `ci/page.sh` runs this."""
+# ruff: noqa: PT009 (there is no pytest here, which would explain a plain assert)
 
 from __future__ import annotations
 
@@ -28,12 +29,15 @@ class PageOfAnEngine(unittest.TestCase):
         browser.size(1280, 800)
         self.name = unique_name()
         self.engine = Engine(self.name)
-        self.addCleanup(lambda: self.engine.end())  # the last one, if there is another by then
+        self.addCleanup(self.end_engine)
         self.server = Server(self.name)
         self.addCleanup(self.server.end)
         browser.console()
         browser.open(self.server.url)
         until("the page has a rate", lambda: self.rate() > 0)
+
+    def end_engine(self) -> None:
+        self.engine.end()  # not always that of the beginning
 
     def rate(self) -> float:
         text = browser.text("#rate").replace(",", "")

@@ -387,7 +387,8 @@ function showCrashes(status) {
 
 function showNotes({ notes: told, classes }) {
   const broken = classes.filter((c) => c.broken).map((c) => `No ${c.class} worker can be started: ${c.broken}`);
-  const notes = [...broken, ...told];
+  const placed = classes.filter((c) => c.placement !== "none").map((c) => `Workers of class ${c.class}: ${c.placement}`);
+  const notes = [...broken, ...told, ...placed];
   each($("notes"), notes, (note) => note, () => make("li"), (item, note) => say(item, note));
   $("notes-none").hidden = notes.length > 0;
 }
@@ -420,16 +421,23 @@ function showGone(state, reason) {
 
 // ---- asking ----
 
+class NoAnswer extends Error {}
+
+/** Whether all is well, and what the server says. */
 async function ask(path) {
-  const signal = AbortSignal.timeout(PATIENCE);
-  return fetch(path, { signal, cache: "no-store" });
+  try {
+    const answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
+    return [answer.ok, await answer.text()];
+  } catch {
+    throw new NoAnswer();
+  }
 }
 
 /** Which engines there are; one of several can be chosen. */
 async function lookAtEngines() {
-  const answer = await ask("engines.json");
-  if (!answer.ok) return;
-  const names = await answer.json();
+  const [ok, text] = await ask("engines.json");
+  if (!ok) return;
+  const names = JSON.parse(text);
   if (!chosen && names.length > 0) chosen = names[0];
   if (chosen && !names.includes(chosen)) names.push(chosen); // gone, and may come back
   const option = () => make("option");
@@ -444,16 +452,18 @@ async function lookAtEngines() {
 async function look() {
   try {
     await lookAtEngines();
-    const query = chosen ? `?engine=${encodeURIComponent(chosen)}` : "";
     const of = chosen;
-    const answer = await ask(`status.json${query}`);
-    const body = answer.ok ? await answer.json() : (await answer.text()).trim();
+    const [ok, text] = await ask(`status.json${of && `?engine=${encodeURIComponent(of)}`}`);
     if (of !== chosen) return; // another was chosen meanwhile
-    if (answer.ok) show(body);
-    else showGone("\u25cb gone", `The engine is gone: ${body}.`);
+    if (ok) show(JSON.parse(text));
+    else showGone("\u25cb gone", `The engine is gone: ${text.trim()}.`);
   } catch (error) {
-    if (!(error instanceof TypeError || error instanceof DOMException)) console.error(error);
-    showGone("\u25cb no answer", "The server of this page does not answer; trying again.");
+    if (error instanceof NoAnswer) {
+      showGone("\u25cb no answer", "The server of this page does not answer; trying again.");
+    } else {
+      console.error(error);
+      showGone("\u25cb not shown", `This page does not understand what it is told: ${error.message}.`);
+    }
   }
 }
 
