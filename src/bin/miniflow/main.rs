@@ -32,8 +32,8 @@ use self::verdict::Verdict;
 /// Run tasks on crash-isolated worker processes, and see what engines do
 ///
 /// miniflow is a shared-memory task engine: a library, and this command line. Commands that look at
-/// engines see those of the same user on the same machine that have a name; they only read, and the
-/// engines do not notice.
+/// engines see those of the same user on the same machine; they only read, and the engines do not
+/// notice.
 #[derive(Debug, Parser)]
 #[command(name = "miniflow", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
