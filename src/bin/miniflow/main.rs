@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod error;
 mod run;
+mod top;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ enum Command {
     Bench(bench::Args),
     Chaos(chaos::Args),
     Run(run::Args),
+    Top(top::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
     #[command(hide = true)]
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
                 ExitCode::from(error.status())
             }
         },
+        Command::Top(args) => finish("top", top::run(&args)),
         Command::ProgramWorker(args) => finish(
             "program-worker",
             run::program::work(&args).map(|()| String::new()),
