@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::engine::Engine;
 use crate::engine::policy::{Custom, DispatchPolicy};
 use crate::engine::scaling::Scaling;
 use crate::error::{Error, Result};
+use crate::placement::{Affinity, HugePages, IoPriority, Placement, Scheduler};
 use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
@@ -47,7 +49,7 @@ impl Policy {
 }
 
 /// Workers of one class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClassConfig {
     /// Workers at the start and at least.
     pub(crate) min: u32,
@@ -56,6 +58,7 @@ pub(crate) struct ClassConfig {
     pub(crate) threads: u32,
     /// Longest run of tasks that do not say.
     pub(crate) deadline: Option<Duration>,
+    pub(crate) placement: Placement,
 }
 
 /// The settings of an engine, checked by [`Config::validate`].
@@ -88,7 +91,10 @@ pub(crate) struct Config {
     pub(crate) recycle_after: u64,
     /// Resident bytes above which a worker is replaced; `u64::MAX` = never.
     pub(crate) recycle_rss: u64,
+    pub(crate) huge_pages: HugePages,
     pub(crate) sandbox: Sandbox,
+    /// Where `/proc` and `/sys` are: `/`, but for tests.
+    pub(crate) system_root: PathBuf,
 }
 
 /// Most workers of an engine.
@@ -113,12 +119,14 @@ impl Default for Config {
                     max: cpus,
                     threads: 1,
                     deadline: None,
+                    placement: Placement::default(),
                 },
                 ClassConfig {
                     min: 1,
                     max: 1,
                     threads: 16,
                     deadline: None,
+                    placement: Placement::default(),
                 },
             ],
             max_tasks: 65_536,
@@ -142,7 +150,9 @@ impl Default for Config {
             hang_timeout: Duration::from_secs(30),
             recycle_after: u64::MAX,
             recycle_rss: u64::MAX,
+            huge_pages: HugePages::default(),
             sandbox: Sandbox::default(),
+            system_root: PathBuf::from("/"),
         }
     }
 }
@@ -207,6 +217,7 @@ impl Config {
             if c.max > 0 && (c.threads == 0 || c.threads > MAX_THREADS) {
                 return bad("threads per worker", c.threads, MAX_THREADS);
             }
+            c.placement.validate(name)?;
         }
         if self.max_workers() == 0 || self.max_workers() > MAX_WORKERS {
             return Err(Error::invalid(format!(
@@ -521,9 +532,50 @@ impl Builder {
         self
     }
 
+    /// Which processors the workers of a class run on. A worker keeps its place, and a replacement gets
+    /// the place of its predecessor. What this machine does not have is left out, and noted in the
+    /// engine's status (`docs/placement.md`).
+    pub fn affinity(mut self, class: Class, affinity: Affinity) -> Self {
+        self.config.classes[class.index()].placement.affinity = affinity;
+        self
+    }
+
+    /// Added to the niceness of the workers of a class, which is that of this thread: -20 to 19, 0 by
+    /// default. Less than 0 needs `CAP_SYS_NICE` or a raised `RLIMIT_NICE`; without, it is noted in the
+    /// engine's status, and the workers run as nice as they are.
+    pub fn nice(mut self, class: Class, nice: i32) -> Self {
+        self.config.classes[class.index()].placement.nice = nice;
+        self
+    }
+
+    /// How the kernel's scheduler treats the workers of a class.
+    pub fn scheduler(mut self, class: Class, scheduler: Scheduler) -> Self {
+        self.config.classes[class.index()].placement.scheduler = scheduler;
+        self
+    }
+
+    /// When the disk serves the workers of a class.
+    pub fn io_priority(mut self, class: Class, priority: IoPriority) -> Self {
+        self.config.classes[class.index()].placement.io_priority = priority;
+        self
+    }
+
+    /// Whether payloads and results in shared memory lie in huge pages: worth a try if they are large.
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.config.huge_pages = pages;
+        self
+    }
+
     /// What workers are forbidden to do: nothing by default.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.config.sandbox = sandbox;
+        self
+    }
+
+    /// For tests: where the engine finds `/proc` and `/sys` when it looks at processors and memory.
+    #[doc(hidden)]
+    pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.config.system_root = root.into();
         self
     }
 

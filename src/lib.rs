@@ -40,6 +40,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod ffi;
 #[cfg(not(loom))]
+mod placement;
+#[cfg(not(loom))]
 mod sandbox;
 #[cfg(not(loom))]
 pub mod status;
@@ -85,6 +87,7 @@ pub use crate::{
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},
+    placement::{Affinity, HugePages, IoPriority, Scheduler},
     sandbox::Sandbox,
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };
@@ -99,6 +102,7 @@ pub mod fuzzing {
 /// The examples of the README and of the documents are run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/placement.md")]
 #[doc = include_str!("../docs/sandbox.md")]
 #[doc = include_str!("../docs/scaling.md")]
 struct Readme;

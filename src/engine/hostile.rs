@@ -29,6 +29,7 @@ use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState, NewLane};
 use crate::engine::stats::{Stats, WorkerRow};
 use crate::engine::task_table::Place;
+use crate::placement::Placement;
 use crate::shm::arena::{Arena, Block};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, RESULT_WORDS, RESULTS_OFFSET};
 use crate::shm::ring::{self, Message};
@@ -184,12 +185,14 @@ impl World {
                     max: workers,
                     threads,
                     deadline: None,
+                    placement: Placement::default(),
                 },
                 ClassConfig {
                     min: 0,
                     max: 0,
                     threads,
                     deadline: None,
+                    placement: Placement::default(),
                 },
             ],
             max_tasks: MAX_TASKS,

@@ -9,9 +9,11 @@ pub(crate) mod deaths;
 pub(crate) mod hostile;
 pub(crate) mod lane;
 pub(crate) mod loan;
+pub(crate) mod memory;
 pub(crate) mod modules;
 pub(crate) mod notes;
 pub(crate) mod payload;
+pub(crate) mod placement;
 pub(crate) mod policy;
 pub(crate) mod scaling;
 pub(crate) mod shared;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::completion::Completion;
 use self::core::{Batch, COPY_UNDER_LOCK, Core, Phase};
 use self::loan::Loan;
+use self::placement::Seating;
 use self::scaling::log::{Action, Decision};
 use self::shared::Shared;
 use self::stats::{Stats, WorkerRow};
@@ -38,7 +41,7 @@ use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
 use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
-use crate::status::Status;
+use crate::status::{Status, prometheus};
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
 use crate::sys::sync::lock;
@@ -89,9 +92,13 @@ impl Engine {
             None => ControlSegment::private(config.max_workers())?,
         };
         let inputs = HostInputs::create(config.payload_arena)?;
-        let core = Core::new(&config, clock, random_tag()?)?;
+        let mut core = Core::new(&config, clock, random_tag()?)?;
+        let seating = Seating::on_this_machine(&config, &mut core.notes);
+        let inputs = inputs.with_huge_pages(seating.huge_pages.clone());
         let start_timeout = config.start_timeout;
-        let shared = Arc::new(Shared::new(config, clock, inputs, control, core, guard)?);
+        let shared = Arc::new(Shared::new(
+            config, clock, inputs, control, seating, core, guard,
+        )?);
         let thread = Supervisor::spawn(Arc::clone(&shared), zygote)?;
         let engine = Self {
             shared,
@@ -137,7 +144,7 @@ impl Engine {
     /// Submits a task; the payload is copied.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if the task table or the payload arena is full,
+    /// [`Error::WouldBlock`] if the task table or the payload arena is full or memory comes to its end,
     /// [`Error::TooLarge`], [`Error::Invalid`] for bad options or a class without workers,
     /// [`Error::Closed`] after [`Engine::stop`].
     #[inline]
@@ -252,7 +259,7 @@ impl Engine {
     /// without a copy.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if the payload arena is full, [`Error::TooLarge`],
+    /// [`Error::WouldBlock`] if the payload arena is full or memory comes to its end, [`Error::TooLarge`],
     /// [`Error::NoMemory`], [`Error::Closed`].
     pub fn loan(&self, len: usize) -> Result<Loan> {
         self.shared.check_process()?;
@@ -561,7 +568,7 @@ impl Engine {
             before,
             after: workers,
             reason: "by hand".into(),
-            snapshot: self.shared.look(&core, class, None),
+            snapshot: self.shared.look(&core, class),
         };
         stats::log_decision(&decision, &self.shared.control);
         core.decisions.push(decision);
@@ -640,6 +647,16 @@ impl Engine {
             return "{}".into();
         }
         self.status().to_json()
+    }
+
+    /// [`Engine::status`] in the text format of Prometheus ([`Status::to_prometheus`]); empty in a
+    /// forked child.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return String::new();
+        }
+        prometheus(vec![self.status()])
     }
 
     /// Stops the engine: refuses new tasks, lets those that were accepted finish for at most

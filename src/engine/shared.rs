@@ -14,6 +14,7 @@ use crossbeam_utils::CachePadded;
 use crate::config::Config;
 use crate::engine::core::Core;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::placement::Seating;
 use crate::engine::policy;
 use crate::engine::scaling::Snapshot;
 use crate::engine::stats::Stats;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) inputs: HostInputs,
     pub(crate) control: ControlSegment,
+    pub(crate) seating: Seating,
     /// On cache lines of its own: every submit and every poll takes it.
     core: CachePadded<Mutex<Core>>,
     /// The followers' bed.
@@ -80,6 +82,7 @@ impl Shared {
         clock: Clock,
         inputs: HostInputs,
         control: ControlSegment,
+        seating: Seating,
         core: Core,
         guard: ForkGuard,
     ) -> Result<Self> {
@@ -93,6 +96,7 @@ impl Shared {
             inputs,
             started_ms: control.created_ms(),
             control,
+            seating,
             tag: core.tag,
             began: Instant::now(),
             usage: UsageMeter::default(),
@@ -143,7 +147,7 @@ impl Shared {
     }
 
     /// The load of a class, for its scaling policy.
-    pub(crate) fn look(&self, core: &Core, class: Class, cpu: Option<f32>) -> Snapshot {
+    pub(crate) fn look(&self, core: &Core, class: Class) -> Snapshot {
         let (state, config) = (&core.classes[class.index()], self.config.class(class));
         let lanes = || core.lanes().filter(|lane| lane.class == class);
         let count = |wanted: LaneState| {
@@ -170,7 +174,10 @@ impl Shared {
             oldest: Duration::from_nanos(self.clock.ns(oldest)),
             service: Duration::from_nanos(service),
             ended: state.ended,
-            cpu,
+            cpu: core.machine.cpu,
+            memory: core.machine.memory,
+            memory_pressure: core.machine.memory_pressure,
+            memory_state: core.machine.memory_state,
             stats: Stats::of(core),
         }
     }

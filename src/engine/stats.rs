@@ -278,10 +278,7 @@ fn class_status(shared: &Shared, core: &Core, class: Class) -> ClassStatus {
         queued: state.waiting() as u64,
         on_workers: lanes().map(|lane| u64::from(lane.load())).sum(),
         oldest_ns: shared.clock.ns(oldest),
-        placement: match &*state.placement {
-            "" => "none".to_owned(),
-            placement => placement.to_owned(),
-        },
+        placement: shared.seating.text(class).to_owned(),
         broken: state.broken.clone(),
         queue_time: (&state.queue_time).into(),
         run_time: (&state.run_time).into(),
@@ -313,7 +310,7 @@ impl From<&Decision> for DecisionRow {
             on_workers: seen.on_workers,
             oldest_ns: u64::try_from(seen.oldest.as_nanos()).unwrap_or(u64::MAX),
             cpu: seen.cpu,
-            memory: None,
+            memory: seen.memory,
         }
     }
 }

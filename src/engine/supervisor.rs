@@ -4,6 +4,7 @@
 
 mod health;
 mod inquest;
+mod machine;
 mod messages;
 mod scaling;
 mod spawning;
@@ -140,6 +141,7 @@ pub(crate) struct Supervisor {
     looked_at: Instant,
     /// When the next task may miss its deadline, from then.
     next_late: Option<Duration>,
+    watch: machine::Watch,
     /// `None` if the engine does not scale.
     scaler: Option<scaling::Scaler>,
     /// Workers that say more than can be heard, and since when nobody listens.
@@ -204,6 +206,7 @@ impl Supervisor {
             .then(|| shared.control.publisher());
         let publisher = publisher.flatten();
         let supervisor = Self {
+            watch: machine::Watch::new(&shared.config),
             shared,
             scaler,
             zygote,
@@ -243,9 +246,7 @@ impl Supervisor {
                 std::thread::sleep(TICK); // out of kernel memory: try again
                 keys.clear();
             }
-            if let Some(scaler) = &mut self.scaler {
-                scaler.prepare();
-            }
+            self.watch.prepare();
             let mut core = shared.lock();
             for &key in &keys {
                 self.handle(&mut core, Source::from_key(key));
@@ -255,6 +256,7 @@ impl Supervisor {
             self.look_after_lanes(&mut core);
             self.take_over(&mut core);
             self.check_health(&mut core);
+            self.look_at_machine(&mut core);
             self.scale(&mut core);
             let missing = self.plan(&mut core);
             if !missing.is_empty() {
@@ -283,7 +285,8 @@ impl Supervisor {
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
-            if let Some(look) = self.next_look(&core) {
+            let looks = [self.next_look(&core), self.next_look_at_machine(&core)];
+            for look in looks.into_iter().flatten() {
                 timeout = timeout.min(look);
             }
             if !self.hear_again(&mut core) {

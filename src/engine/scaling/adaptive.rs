@@ -105,7 +105,7 @@ impl ScalingPolicy for Adaptive {
             return None; // see first what the last step has done
         }
         if s.queued > 0 && s.oldest > self.settings.max_wait {
-            if s.target >= s.max || s.is_cpu_above(self.settings.cpu) {
+            if s.target >= s.max || s.is_no_time_to_grow(self.settings.cpu) {
                 return None;
             }
             // Without a service time there is nothing to reckon with: twice as many.

@@ -20,6 +20,7 @@ struct World {
     ready: u32,
     service: Duration,
     cpu: f32,
+    memory: MemoryState,
     /// When each task arrived.
     queue: VecDeque<Duration>,
     /// When each running task ends.
@@ -43,6 +44,7 @@ impl World {
             ready: limits.0,
             service,
             cpu: 0.0,
+            memory: MemoryState::Ample,
             queue: VecDeque::new(),
             running: Vec::new(),
             ended: 0,
@@ -107,6 +109,9 @@ impl World {
             },
             ended: self.ended,
             cpu: Some(self.cpu),
+            memory: None,
+            memory_pressure: None,
+            memory_state: self.memory,
             stats: Stats::default(),
         };
         self.ready = self.target;
@@ -211,6 +216,20 @@ fn nothing_grows_while_the_processors_are_busy_and_the_limit_can_be_lifted() {
 }
 
 #[test]
+fn nothing_grows_while_memory_is_short() {
+    for settings in policies() {
+        let mut world = World::new(settings.clone(), (1, 8), 50 * MS);
+        world.memory = MemoryState::NoGrowth;
+        world.submit(1000);
+        world.run(2 * S, 0.0);
+        assert_eq!(world.target, 1, "{settings:?}");
+        world.memory = MemoryState::Ample;
+        world.run(2 * S, 0.0);
+        assert!(world.target > 1, "{settings:?}");
+    }
+}
+
+#[test]
 fn steps_double_and_begin_anew_after_a_quiet_look() {
     let mut world = World::new(Scaling::by_load(), (1, 100), S);
     world.submit(1000);
@@ -272,6 +291,9 @@ fn no_history_makes_a_policy_panic_or_leave_its_limits() {
                 service: Duration::from_nanos(next(1 << 31)),
                 ended: next(1 << 30),
                 cpu: [None, Some(0.5), Some(f32::NAN)][next(3) as usize],
+                memory: None,
+                memory_pressure: None,
+                memory_state: [MemoryState::Ample, MemoryState::Shedding][next(2) as usize],
                 stats: Stats::default(),
             };
             if let Some(proposal) = policy.decide(&snapshot) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::engine::core::Core;
 use crate::engine::lane::{Doom, Lane, LaneState};
+use crate::engine::placement::HUGE_PAGES;
 use crate::shm::layout::CREDITS;
 use crate::sys::process::{self, Health};
 
@@ -21,6 +22,9 @@ impl Supervisor {
         let away = now.duration_since(self.looked_at) > AWAY;
         self.looked_at = now;
         self.next_late = None;
+        if let Some(text) = self.shared.seating.refused_pages() {
+            core.notes.set(HUGE_PAGES, text);
+        }
         for worker in 0..core.lanes.len() {
             if core.lanes[worker].is_none() {
                 continue;
