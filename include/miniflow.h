@@ -203,15 +203,6 @@
 /** In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker. */
 #define MF_SCALING_COMPATIBLE 4
 
-/** In mf_config.affinity: workers run on any processor; the default. */
-#define MF_AFFINITY_NONE 0
-
-/** In mf_config.affinity: spread workers over the processors. Not supported in this version. */
-#define MF_AFFINITY_SPREAD 1
-
-/** In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version. */
-#define MF_AFFINITY_LIST 2
-
 /**
  * In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
  * or file capabilities.
@@ -237,6 +228,60 @@
  * the engine is stopped: no core files, no debugger, and /proc/self belongs to root.
  */
 #define MF_SANDBOX_UNDUMPABLE_HOST 8
+
+/**
+ * In mf_config.affinity: workers run where the thread may run that calls mf_engine_start(); the
+ * default. In mf_class_affinity.affinity: as mf_config.affinity.
+ */
+#define MF_AFFINITY_NONE 0
+
+/**
+ * In mf_config.affinity: each worker runs on as many processors as it has threads, which have an L3
+ * cache in common if one has so many; workers are spread over NUMA nodes, caches and cores.
+ */
+#define MF_AFFINITY_SPREAD 1
+
+/** In mf_config.affinity: as in mf_config.affinity_cpus. */
+#define MF_AFFINITY_LIST 2
+
+/**
+ * In mf_config.affinity: workers run on the processors of NUMA node mf_config.affinity_node, whose
+ * memory they prefer.
+ */
+#define MF_AFFINITY_NODE 3
+
+/** In mf_class_config.scheduler: as the thread that calls mf_engine_start(); the default. */
+#define MF_SCHEDULER_INHERIT 0
+
+/** In mf_class_config.scheduler: SCHED_OTHER. */
+#define MF_SCHEDULER_NORMAL 1
+
+/** In mf_class_config.scheduler: SCHED_BATCH. */
+#define MF_SCHEDULER_BATCH 2
+
+/** In mf_class_config.scheduler: SCHED_IDLE. */
+#define MF_SCHEDULER_IDLE 3
+
+/** In mf_class_config.io_priority: as the thread that calls mf_engine_start(); the default. */
+#define MF_IO_INHERIT 0
+
+/**
+ * In mf_class_config.io_priority: plus a level from 0, served first, to 7. This and MF_IO_IDLE are
+ * the numbers of ioprio_set(2).
+ */
+#define MF_IO_BEST_EFFORT 16384
+
+/** In mf_class_config.io_priority: served when nobody else wants anything of the disk. */
+#define MF_IO_IDLE 24576
+
+/** In mf_config.huge_pages: as the kernel likes it; the default. */
+#define MF_HUGE_PAGES_OFF 0
+
+/**
+ * In mf_config.huge_pages: payloads and results in shared memory lie in transparent huge pages, if
+ * /sys/kernel/mm/transparent_hugepage/shmem_enabled allows that.
+ */
+#define MF_HUGE_PAGES_ADVISE 1
 
 /**
  * The host's end of a running engine: from mf_engine_start() to mf_engine_free(). A handle, not
@@ -273,15 +318,20 @@ typedef struct mf_class_config {
   uint32_t max_workers;
   /** Threads of each worker, or tasks that a worker program may hold at a time. */
   uint32_t threads;
-  /** Added to the workers' niceness, -20 to 19. Not supported if not 0. */
+  /**
+   * Added to the niceness of the workers, which is that of the thread that calls mf_engine_start():
+   * -20 to 19.
+   */
   int32_t nice;
   /**
    * Longest run in nanoseconds of tasks of this class that do not say; 0 =
    * mf_config.default_deadline_ns, < 0 = none.
    */
   int64_t deadline_ns;
-  /** 0. */
-  uint32_t reserved[2];
+  /** MF_SCHEDULER_*. */
+  int32_t scheduler;
+  /** MF_IO_INHERIT, MF_IO_IDLE, or MF_IO_BEST_EFFORT plus a level. */
+  int32_t io_priority;
 } mf_class_config;
 
 /** Which workers a task is for; each class has its own. An MF_*_BOUND constant. */
@@ -307,7 +357,10 @@ typedef struct mf_worker_row {
   uint32_t queued;
   /** Tasks that it runs. */
   uint32_t running;
-  /** Processor use in 1/1000 of one processor; 0: not measured in this version. */
+  /**
+   * Processor time that it used lately, in 1/1000 of one processor. This and rss_bytes are measured
+   * once a second at most.
+   */
   uint32_t cpu_permille;
   /** New for every process in the slot. */
   uint64_t incarnation;
@@ -321,7 +374,7 @@ typedef struct mf_worker_row {
   uint64_t busy_ns;
   /** Average nanoseconds of a task. */
   uint64_t service_ns;
-  /** Resident memory in bytes; 0: not measured in this version. */
+  /** Resident memory in bytes; 0: not measured yet. */
   uint64_t rss_bytes;
 } mf_worker_row;
 
@@ -410,6 +463,20 @@ typedef int32_t (*mf_scaling_fn)(void *user,
                                  mf_class task_class,
                                  const struct mf_engine_stats *stats,
                                  uint32_t workers);
+
+/** An affinity of one class. Part of mf_config, frozen: 24 bytes. */
+typedef struct mf_class_affinity {
+  /** MF_AFFINITY_*; 0 = as mf_config.affinity. */
+  int32_t affinity;
+  /** For MF_AFFINITY_NODE. */
+  uint32_t node;
+  /**
+   * For MF_AFFINITY_LIST, as mf_config.affinity_cpus, but counted from the class's first worker.
+   */
+  const uint32_t *cpus;
+  /** How many cpus there are. */
+  size_t count;
+} mf_class_affinity;
 
 /**
  * The settings of an engine. Fill it by mf_config_init(), then change what should differ;
@@ -505,9 +572,15 @@ typedef struct mf_config {
    * longer; 0 = 3.
    */
   uint32_t scaling_idle_looks;
-  /** MF_AFFINITY_*. */
+  /**
+   * MF_AFFINITY_*. Of this and of nice, scheduler, io_priority and huge_pages, what this machine does
+   * not have or this process may not do is left out, and noted in the status.
+   */
   int32_t affinity;
-  /** For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. */
+  /**
+   * For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. One with
+   * several threads has as many in a row, and the next worker goes on there.
+   */
   const uint32_t *affinity_cpus;
   /** How many affinity_cpus there are. */
   size_t affinity_count;
@@ -554,6 +627,12 @@ typedef struct mf_config {
    * is taken for hung and killed. A worker program counts as free if it runs nothing.
    */
   int64_t hang_timeout_ns;
+  /** For MF_AFFINITY_NODE, else 0. */
+  uint32_t affinity_node;
+  /** MF_HUGE_PAGES_*. */
+  uint32_t huge_pages;
+  /** For classes whose affinity is another, by MF_CPU_BOUND and MF_IO_BOUND. */
+  struct mf_class_affinity class_affinity[2];
   /**
    * Do not grow while more memory is in use than this, in 1/1000, of the machine's or of what a control
    * group may have (0 = 900). This and the next two: 0 without a scaling_policy. 1000 = no limit.
@@ -1306,17 +1385,20 @@ int32_t mf_worker_stats(struct mf_engine *engine,
 int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
 
 /**
- * The engine's counters in the text format of Prometheus.
+ * The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
  *
  * - `engine`, `buf`, `cap`: as for mf_status_json().
  *
- * Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
- * child: MF_E_INVALID. Since 0.1.
+ * Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+ * `cap`, and is of no use then. Leave room beyond that when asking again: every text is of its own
+ * moment. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `buf` is NULL or valid for writes of `cap` bytes.
  */
-int32_t mf_metrics_text(struct mf_engine *engine, char *buf, size_t cap);
+int32_t mf_metrics_text(struct mf_engine *engine,
+                        char *buf,
+                        size_t cap);
 
 /**
  * The last decisions about numbers of workers, from the oldest to the newest.

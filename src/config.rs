@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::engine::policy::{Custom, DispatchPolicy};
 use crate::engine::scaling::Scaling;
 use crate::error::{Error, Result};
+use crate::placement::{Affinity, HugePages, IoPriority, Placement, Scheduler};
 use crate::sandbox::Sandbox;
 use crate::shm::control;
 use crate::shm::layout::{CREDITS, INLINE_PAYLOAD, INLINE_RESULT};
@@ -48,7 +49,7 @@ impl Policy {
 }
 
 /// Workers of one class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClassConfig {
     /// Workers at the start and at least.
     pub(crate) min: u32,
@@ -57,6 +58,7 @@ pub(crate) struct ClassConfig {
     pub(crate) threads: u32,
     /// Longest run of tasks that do not say.
     pub(crate) deadline: Option<Duration>,
+    pub(crate) placement: Placement,
 }
 
 /// The settings of an engine, checked by [`Config::validate`].
@@ -89,6 +91,7 @@ pub(crate) struct Config {
     pub(crate) recycle_after: u64,
     /// Resident bytes above which a worker is replaced; `u64::MAX` = never.
     pub(crate) recycle_rss: u64,
+    pub(crate) huge_pages: HugePages,
     pub(crate) sandbox: Sandbox,
     /// Where `/proc` and `/sys` are: `/`, but for tests.
     pub(crate) system_root: PathBuf,
@@ -116,12 +119,14 @@ impl Default for Config {
                     max: cpus,
                     threads: 1,
                     deadline: None,
+                    placement: Placement::default(),
                 },
                 ClassConfig {
                     min: 1,
                     max: 1,
                     threads: 16,
                     deadline: None,
+                    placement: Placement::default(),
                 },
             ],
             max_tasks: 65_536,
@@ -145,6 +150,7 @@ impl Default for Config {
             hang_timeout: Duration::from_secs(30),
             recycle_after: u64::MAX,
             recycle_rss: u64::MAX,
+            huge_pages: HugePages::default(),
             sandbox: Sandbox::default(),
             system_root: PathBuf::from("/"),
         }
@@ -211,6 +217,7 @@ impl Config {
             if c.max > 0 && (c.threads == 0 || c.threads > MAX_THREADS) {
                 return bad("threads per worker", c.threads, MAX_THREADS);
             }
+            c.placement.validate(name)?;
         }
         if self.max_workers() == 0 || self.max_workers() > MAX_WORKERS {
             return Err(Error::invalid(format!(
@@ -522,6 +529,40 @@ impl Builder {
     /// finished what it runs; never by default. Looked at once per second.
     pub fn recycle_rss(mut self, bytes: u64) -> Self {
         self.config.recycle_rss = bytes;
+        self
+    }
+
+    /// Which processors the workers of a class run on. A worker keeps its place, and a replacement gets
+    /// the place of its predecessor. What this machine does not have is left out, and noted in the
+    /// engine's status (`docs/placement.md`).
+    pub fn affinity(mut self, class: Class, affinity: Affinity) -> Self {
+        self.config.classes[class.index()].placement.affinity = affinity;
+        self
+    }
+
+    /// Added to the niceness of the workers of a class, which is that of this thread: -20 to 19, 0 by
+    /// default. Less than 0 needs `CAP_SYS_NICE` or a raised `RLIMIT_NICE`; without, it is noted in the
+    /// engine's status, and the workers run as nice as they are.
+    pub fn nice(mut self, class: Class, nice: i32) -> Self {
+        self.config.classes[class.index()].placement.nice = nice;
+        self
+    }
+
+    /// How the kernel's scheduler treats the workers of a class.
+    pub fn scheduler(mut self, class: Class, scheduler: Scheduler) -> Self {
+        self.config.classes[class.index()].placement.scheduler = scheduler;
+        self
+    }
+
+    /// When the disk serves the workers of a class.
+    pub fn io_priority(mut self, class: Class, priority: IoPriority) -> Self {
+        self.config.classes[class.index()].placement.io_priority = priority;
+        self
+    }
+
+    /// Whether payloads and results in shared memory lie in huge pages: worth a try if they are large.
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.config.huge_pages = pages;
         self
     }
 

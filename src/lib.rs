@@ -40,6 +40,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod ffi;
 #[cfg(not(loom))]
+mod placement;
+#[cfg(not(loom))]
 mod sandbox;
 #[cfg(not(loom))]
 pub mod status;
@@ -85,6 +87,7 @@ pub use crate::{
         stats::{Stats, WorkerRow, WorkerState},
     },
     error::{Error, Full, Result},
+    placement::{Affinity, HugePages, IoPriority, Scheduler},
     sandbox::Sandbox,
     task::{Class, Label, Outcome, Submission, SubmitOptions, TaskId, TaskState},
 };

@@ -6,14 +6,21 @@
 #![forbid(unsafe_code)]
 
 mod histogram;
+mod json;
+mod metrics;
+pub(crate) mod wire;
+
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::histogram::Histogram;
-#[expect(unused_imports, reason = "the engine counts next")]
-pub(crate) use self::histogram::{BUCKETS, bucket_of};
+pub(crate) use self::histogram::{BUCKETS, Counts};
+pub use self::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
+use crate::engine::deaths::signal_counts;
 use crate::engine::scaling::log::Action;
 pub use crate::engine::stats::{Stats, WorkerRow, WorkerState};
+use crate::sys::clock::unix_ms_of;
 use crate::task::Class;
 
 /// Goes up when a field changes its name or meaning; new fields do not change it.
@@ -33,7 +40,9 @@ pub struct Status {
     pub pid: u32,
     /// What it is about.
     pub state: EngineState,
-    /// When these values were gathered, in milliseconds since 1970.
+    /// The last moment at which these values are known to have held, in milliseconds since 1970. Seen
+    /// from outside that is now for an engine at rest, at most 100 ms ago for a busy one, and for a dead
+    /// one its last word.
     pub at_ms: i64,
     /// When the engine was started, in milliseconds since 1970.
     pub started_ms: i64,
@@ -60,6 +69,43 @@ pub struct Status {
     pub decisions: Vec<DecisionRow>,
     /// What could not be done as the settings ask, and what the engine does meanwhile.
     pub notes: Vec<String>,
+}
+
+impl Status {
+    /// In a forked child, to which no engine belongs.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: None,
+            pid: 0,
+            state: EngineState::Stopped,
+            at_ms: now_ms(),
+            started_ms: 0,
+            degraded: false,
+            policy: String::new(),
+            scaling: String::new(),
+            tasks: Stats::default(),
+            machine: Machine::default(),
+            classes: Vec::new(),
+            workers: Vec::new(),
+            signals: Vec::new(),
+            crashes: Vec::new(),
+            decisions: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The status of one class; `None` if it is of an engine that is not this process's.
+    #[must_use]
+    pub fn class(&self, class: Class) -> Option<&ClassStatus> {
+        self.classes.iter().find(|status| status.class == class)
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    unix_ms_of(SystemTime::now())
 }
 
 /// The life of an engine.
@@ -111,6 +157,10 @@ pub enum MemoryState {
     Shedding,
     /// Also refuses submits: they would block.
     Refusing,
+}
+
+impl MemoryState {
+    pub(crate) const ALL: [Self; 4] = [Self::Ample, Self::NoGrowth, Self::Shedding, Self::Refusing];
 }
 
 /// The workers of one class and what they have to do.

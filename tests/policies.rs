@@ -180,7 +180,8 @@ fn a_sticky_task_that_waits_can_be_cancelled() {
     assert_eq!(homes(&collect(&engine, 19))[&9].len(), 1);
 }
 
-fn in_turn(policy: Policy, workers: u32) -> Vec<usize> {
+/// How many tasks each worker ran, and whether any was taken back from a worker that did not get to it.
+fn in_turn(policy: Policy, workers: u32) -> (Vec<usize>, bool) {
     const TASKS: usize = 2000;
     let engine = cpu_only(workers, 1)
         .policy(policy)
@@ -193,7 +194,7 @@ fn in_turn(policy: Policy, workers: u32) -> Vec<usize> {
     for completion in collect(&engine, TASKS) {
         counts[completion.worker() as usize] += 1;
     }
-    counts
+    (counts, engine.stats().recalled > 0)
 }
 
 #[test]
@@ -201,9 +202,11 @@ fn every_policy_runs_every_task_with_few_workers_and_with_many() {
     let _watchdog = watchdog(120);
     for workers in [2, 3, 12] {
         for policy in [Policy::LeastLoaded, Policy::RoundRobin, Policy::PowerOfTwo] {
-            let counts = in_turn(policy.clone(), workers);
+            let (counts, recalled) = in_turn(policy.clone(), workers);
             assert_eq!(counts.iter().sum::<usize>(), 2000);
-            assert!(counts.iter().all(|&c| c > 0), "{policy:?}: {counts:?}");
+            // A worker that the system did not let run loses what it was given.
+            let all = counts.iter().all(|&c| c > 0);
+            assert!(all || recalled, "{policy:?}: {counts:?}");
         }
     }
 }

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use crate::config::{Config, Policy};
 use crate::engine::central::CentralQueue;
+use crate::engine::deaths::Deaths;
 use crate::engine::lane::{Lane, LaneState};
 use crate::engine::notes::Notes;
 use crate::engine::payload::{self, Payloads};
@@ -33,8 +34,9 @@ use crate::shm::arena::Block;
 use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::PAYLOAD_WORDS;
 use crate::shm::segments::HostInputs;
-use crate::status::{Machine, MemoryState};
+use crate::status::{Counts, Machine, MemoryState};
 use crate::sys::clock::{Calendar, Clock, unix_ms};
+use crate::sys::process;
 use crate::task::{Class, MAX_PRIORITY, SubmitOptions, TaskId};
 
 /// Payloads up to this size are copied under the lock.
@@ -97,12 +99,25 @@ pub(crate) struct ClassState {
     pub(crate) resized: Option<Instant>,
     /// Tasks that workers have ended.
     pub(crate) ended: u64,
+    /// How its workers were placed, in words; empty: they were not.
+    pub(crate) placement: String,
+    /// Of the tasks that ended and had been started: the time from submit to start.
+    pub(crate) queue_time: Counts,
+    /// Of the same: the time from start to end.
+    pub(crate) run_time: Counts,
 }
 
 impl ClassState {
     /// Tasks that no worker has.
     pub(crate) fn waiting(&self) -> usize {
         self.central.len() + self.alone.len() + self.sticky.len()
+    }
+
+    /// A task has ended that had been started.
+    #[inline]
+    pub(crate) fn note_times(&mut self, queued_ns: u64, run_ns: u64) {
+        self.queue_time.note(queued_ns);
+        self.run_time.note(run_ns);
     }
 }
 
@@ -144,6 +159,8 @@ pub(crate) struct Core {
     pub(crate) payloads: Payloads,
     pub(crate) sleepers: Sleepers,
     pub(crate) totals: Totals,
+    /// Of workers, unasked.
+    pub(crate) deaths: Deaths,
     /// About numbers of workers.
     pub(crate) decisions: DecisionLog,
     /// What could not be done as the settings ask.
@@ -183,7 +200,7 @@ impl Core {
         Ok(Self {
             phase: Phase::Running,
             table: TaskTable::new(config.max_tasks, tag)?,
-            classes: config.classes.map(|c| ClassState {
+            classes: config.classes.each_ref().map(|c| ClassState {
                 target: c.min,
                 ..Default::default()
             }),
@@ -194,9 +211,13 @@ impl Core {
             payloads: Payloads::new(config.payload_arena, config.max_payload),
             sleepers: Sleepers::default(),
             totals: Totals::default(),
+            deaths: Deaths::default(),
             decisions: DecisionLog::default(),
             notes: Notes::default(),
-            machine: Machine::default(),
+            machine: Machine {
+                cpus: u32::try_from(process::cpus()).unwrap_or(u32::MAX),
+                ..Machine::default()
+            },
             next_ticket: 1,
             kept: 0,
             blocked: Blocked::default(),
@@ -505,6 +526,11 @@ impl Core {
     /// Tasks that have not ended.
     pub(crate) fn unfinished(&self) -> usize {
         self.table.unfinished()
+    }
+
+    /// How workers are chosen.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {

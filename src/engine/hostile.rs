@@ -27,8 +27,9 @@ use crate::engine::completion::Completion;
 use crate::engine::core::{Batch, Core};
 use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState, NewLane};
-use crate::engine::stats::{self, Stats, WorkerRow};
+use crate::engine::stats::{Stats, WorkerRow};
 use crate::engine::task_table::Place;
+use crate::placement::Placement;
 use crate::shm::arena::{Arena, Block};
 use crate::shm::layout::{CREDITS, INLINE_RESULT, RESULT_WORDS, RESULTS_OFFSET};
 use crate::shm::ring::{self, Message};
@@ -37,6 +38,7 @@ use crate::shm::segments::{
     words_as_bytes_mut,
 };
 use crate::shm::slot::{Ending, Kind, Pending};
+use crate::status::Crash;
 use crate::sys::clock::Clock;
 use crate::sys::event::Event;
 use crate::sys::process::Exit;
@@ -183,12 +185,14 @@ impl World {
                     max: workers,
                     threads,
                     deadline: None,
+                    placement: Placement::default(),
                 },
                 ClassConfig {
                     min: 0,
                     max: 0,
                     threads,
                     deadline: None,
+                    placement: Placement::default(),
                 },
             ],
             max_tasks: MAX_TASKS,
@@ -525,7 +529,7 @@ impl World {
             let row = WorkerRow::of(lane);
             assert!(row.running + row.queued <= CREDITS as u32, "{row:?}");
             assert!(row.depth <= CREDITS as u32, "{row:?}");
-            stats::crash_record(lane, &Verdict::unreported(Exit::Unknown));
+            let _ = Crash::of(lane, &Verdict::unreported(Exit::Unknown));
             lane.is_asleep();
             for slot in &lane.shared.up().slots {
                 slot.progress();

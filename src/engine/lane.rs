@@ -12,6 +12,7 @@ use crate::shm::layout::CREDITS;
 use crate::shm::ring::{self, Message};
 use crate::shm::segments::HostLane;
 use crate::shm::slot::Collector;
+use crate::status::now_ms;
 use crate::sys::event::Event;
 use crate::sys::process::{Exit, Process};
 use crate::sys::socket::Socket;
@@ -111,6 +112,8 @@ pub(crate) struct Lane {
     /// It was asked to hand tasks back.
     pub(crate) asked_back: bool,
     pub(crate) started_at: Instant,
+    /// The same in milliseconds since 1970.
+    pub(crate) started_ms: i64,
     pub(crate) collector: Collector,
     producer: ring::Producer,
     bell: doorbell::Producer,
@@ -162,8 +165,6 @@ pub(crate) struct Health {
     /// When to ask the kernel for its state next.
     pub(crate) look_at: Instant,
     pub(crate) stopped_since: Option<Instant>,
-    /// When to ask the kernel for its size next.
-    pub(crate) rss_at: Instant,
 }
 
 /// What a new lane is made of.
@@ -203,6 +204,7 @@ impl Lane {
             signals: 0,
             asked_back: false,
             started_at: now,
+            started_ms: now_ms(),
             collector: Collector::new(),
             producer: ring::Producer::default(),
             bell: doorbell::Producer::default(),
@@ -225,7 +227,6 @@ impl Lane {
                 moved: now,
                 look_at: now,
                 stopped_since: None,
-                rss_at: now,
             },
             trouble: None,
             orphaned: false,

@@ -4,6 +4,7 @@ pub(crate) mod central;
 pub(crate) mod completion;
 pub(crate) mod core;
 pub(crate) mod crash;
+pub(crate) mod deaths;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 pub(crate) mod lane;
@@ -12,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod modules;
 pub(crate) mod notes;
 pub(crate) mod payload;
+pub(crate) mod placement;
 pub(crate) mod policy;
 pub(crate) mod scaling;
 pub(crate) mod shared;
@@ -19,6 +21,7 @@ pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod symbols;
 pub(crate) mod task_table;
+pub(crate) mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
@@ -28,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::completion::Completion;
 use self::core::{Batch, COPY_UNDER_LOCK, Core, Phase};
 use self::loan::Loan;
+use self::placement::Seating;
 use self::scaling::log::{Action, Decision};
 use self::shared::Shared;
 use self::stats::{Stats, WorkerRow};
@@ -37,6 +41,7 @@ use crate::config::{Builder, Config, Policy};
 use crate::error::{Error, Full, Result};
 use crate::shm::control::{self, ControlSegment};
 use crate::shm::segments::HostInputs;
+use crate::status::{Status, prometheus};
 use crate::sys::clock::Clock;
 use crate::sys::fork::ForkGuard;
 use crate::sys::sync::lock;
@@ -87,9 +92,13 @@ impl Engine {
             None => ControlSegment::private(config.max_workers())?,
         };
         let inputs = HostInputs::create(config.payload_arena)?;
-        let core = Core::new(&config, clock, random_tag()?)?;
+        let mut core = Core::new(&config, clock, random_tag()?)?;
+        let seating = Seating::on_this_machine(&config, &mut core.notes);
+        let inputs = inputs.with_huge_pages(seating.huge_pages.clone());
         let start_timeout = config.start_timeout;
-        let shared = Arc::new(Shared::new(config, clock, inputs, control, core, guard)?);
+        let shared = Arc::new(Shared::new(
+            config, clock, inputs, control, seating, core, guard,
+        )?);
         let thread = Supervisor::spawn(Arc::clone(&shared), zygote)?;
         let engine = Self {
             shared,
@@ -258,8 +267,10 @@ impl Engine {
         if core.phase != Phase::Running {
             return Err(Error::Closed);
         }
-        let block = core.allocate(&self.shared.inputs, len)?;
+        let block = core.allocate(&self.shared.inputs, len);
+        self.shared.note_change(&mut core);
         drop(core);
+        let block = block?;
         Ok(Loan::new(Arc::clone(&self.shared), block, len))
     }
 
@@ -578,6 +589,7 @@ impl Engine {
             return Err(Error::Closed);
         }
         let before = core.set_policy(policy);
+        self.shared.note_change(&mut core);
         drop(core);
         drop(before); // not under the lock: it may be the host's code
         Ok(())
@@ -590,7 +602,11 @@ impl Engine {
         if self.shared.is_childs_copy() {
             return Vec::new();
         }
-        self.shared.lock().decisions.to_vec()
+        let decisions = self.shared.lock().decisions.to_vec();
+        decisions
+            .iter()
+            .map(|decision| Decision::clone(decision))
+            .collect()
     }
 
     /// Counters of the engine; zeros in a forked child.
@@ -608,16 +624,39 @@ impl Engine {
         if self.shared.is_childs_copy() {
             return Vec::new();
         }
-        self.shared.lock().lanes().map(WorkerRow::of).collect()
+        let mut rows: Vec<_> = self.shared.lock().lanes().map(WorkerRow::of).collect();
+        self.shared.usage.fill(&mut rows, usage::EVERY);
+        rows
     }
 
-    /// What the engine's parts do, as JSON; an empty object in a forked child.
+    /// All that the engine says about itself: counters, classes, workers, how long tasks waited and
+    /// ran, crashes, decisions. In a forked child: nothing of that, and
+    /// [`EngineState::Stopped`](crate::status::EngineState::Stopped).
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.shared.is_childs_copy() {
+            return Status::of_nothing();
+        }
+        stats::status(&self.shared)
+    }
+
+    /// [`Engine::status`] as JSON ([`Status::to_json`]); an empty object in a forked child.
     #[must_use]
     pub fn status_json(&self) -> String {
         if self.shared.is_childs_copy() {
             return "{}".into();
         }
-        stats::status_json(&self.shared.lock(), &self.shared.config)
+        self.status().to_json()
+    }
+
+    /// [`Engine::status`] in the text format of Prometheus ([`Status::to_prometheus`]); empty in a
+    /// forked child.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        if self.shared.is_childs_copy() {
+            return String::new();
+        }
+        prometheus(vec![self.status()])
     }
 
     /// Stops the engine: refuses new tasks, lets those that were accepted finish for at most

@@ -148,6 +148,19 @@ pub(crate) enum Kind {
     Custom(Handed),
 }
 
+impl Kind {
+    /// What the status calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::ByLoad { per_worker: false } => "by_load",
+            Self::ByLoad { per_worker: true } => "compatible",
+            Self::Adaptive => "adaptive",
+            Self::Custom(_) => "custom",
+        }
+    }
+}
+
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

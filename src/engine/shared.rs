@@ -14,9 +14,11 @@ use crossbeam_utils::CachePadded;
 use crate::config::Config;
 use crate::engine::core::Core;
 use crate::engine::lane::{Lane, LaneState};
+use crate::engine::placement::Seating;
 use crate::engine::policy;
 use crate::engine::scaling::Snapshot;
 use crate::engine::stats::Stats;
+use crate::engine::usage::UsageMeter;
 use crate::error::{Error, Result};
 use crate::shm::control::ControlSegment;
 use crate::shm::segments::HostInputs;
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) inputs: HostInputs,
     pub(crate) control: ControlSegment,
+    pub(crate) seating: Seating,
     /// On cache lines of its own: every submit and every poll takes it.
     core: CachePadded<Mutex<Core>>,
     /// The followers' bed.
@@ -63,6 +66,9 @@ pub(crate) struct Shared {
     pub(crate) spin: Spin,
     guard: ForkGuard,
     began: Instant,
+    /// The same in milliseconds since 1970.
+    pub(crate) started_ms: i64,
+    pub(crate) usage: UsageMeter,
     /// Tells this engine from others.
     tag: u32,
 }
@@ -76,6 +82,7 @@ impl Shared {
         clock: Clock,
         inputs: HostInputs,
         control: ControlSegment,
+        seating: Seating,
         core: Core,
         guard: ForkGuard,
     ) -> Result<Self> {
@@ -87,9 +94,12 @@ impl Shared {
             config,
             clock,
             inputs,
+            started_ms: control.created_ms(),
             control,
+            seating,
             tag: core.tag,
             began: Instant::now(),
+            usage: UsageMeter::default(),
             core: CachePadded::new(Mutex::new(core)),
             changed: Condvar::new(),
             bells,
@@ -172,9 +182,16 @@ impl Shared {
         }
     }
 
-    /// After a submit: wakes the supervisor if it thought that nothing was going on.
+    /// After a submit.
     #[inline]
     pub(crate) fn note_submit(&self, core: &mut Core) {
+        self.note_change(core);
+    }
+
+    /// After anything that shows in the status: wakes the supervisor if it thought that nothing was
+    /// going on. It goes back to rest by itself, so that this is at most 10 times a second.
+    #[inline]
+    pub(crate) fn note_change(&self, core: &mut Core) {
         if core.blocked.supervisor_idle {
             core.blocked.supervisor_idle = false;
             self.supervisor.signal();
@@ -205,6 +222,7 @@ impl Shared {
     /// After completions were handed out: their slots are free.
     #[inline]
     pub(crate) fn note_room(&self, core: &mut Core) {
+        self.note_change(core);
         if core.blocked.room_waiters != 0 {
             self.wake_blocked(core);
         }

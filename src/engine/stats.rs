@@ -1,18 +1,18 @@
-//! What the engine says about itself: counters, one row per worker, JSON, the control segment.
+//! What the engine says about itself: counters, one row per worker, all of it as a status.
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::Policy;
 use crate::engine::core::{Core, Phase};
-use crate::engine::crash::Verdict;
 use crate::engine::lane::{Lane, LaneState};
-use crate::engine::scaling::log::{Action, Decision};
-use crate::shm::control::{ControlSegment, RowWriter};
+use crate::engine::scaling::log::Decision;
+use crate::engine::shared::Shared;
+use crate::engine::usage;
+use crate::shm::control::ControlSegment;
 use crate::shm::layout::CREDITS;
-use crate::shm::load_table::{Counter, CrashRecord, DecisionRecord, Load, Row, Text};
-use crate::sys::clock::unix_ms;
-use crate::sys::process::Exit;
+use crate::status::{ClassStatus, DecisionRow, EngineState, SCHEMA, Status, now_ms};
+use crate::sys::clock::unix_ms_of;
 use crate::task::{Class, Outcome};
 
 /// Counters of an engine. The first group only grows; the second is as of now.
@@ -102,8 +102,11 @@ pub struct WorkerRow {
     pub service_ns: u64,
     /// Tasks that crashed in this slot, on processes before this one.
     pub crashed: u64,
-    /// Processor time of the process, in ns; 0 = not measured yet.
+    /// Processor time of the process, in ns; 0 = not measured yet. Measured once a second at most.
     pub cpu_ns: u64,
+    /// Processor time that it used lately, in 1/1000 of one processor: between the last two
+    /// measurements. Seen from outside, 0 while the engine rests.
+    pub cpu_permille: u32,
     /// Its resident memory, in bytes; 0 = not measured yet.
     pub rss_bytes: u64,
     /// When it was started, in milliseconds since 1970.
@@ -199,203 +202,125 @@ impl WorkerRow {
             busy_ns: lane.busy_ns,
             service_ns: lane.service_ns(),
             crashed: lane.crashed_before,
-            cpu_ns: 0,
+            cpu_ns: 0, // these three: `UsageMeter::fill`
+            cpu_permille: 0,
             rss_bytes: 0,
-            started_ms: 0,
+            started_ms: lane.started_ms,
         }
     }
 }
 
-#[derive(Serialize)]
-struct Status<'a> {
-    version: &'a str,
-    name: Option<&'a str>,
-    pid: u32,
-    state: &'a str,
-    degraded: bool,
-    tasks: Stats,
-    classes: Vec<ClassStatus<'a>>,
-    workers: Vec<WorkerRow>,
-}
-
-#[derive(Serialize)]
-struct ClassStatus<'a> {
-    class: &'static str,
-    workers: usize,
-    target: u32,
-    min: u32,
-    max: u32,
-    threads: u32,
-    queued: usize,
-    /// Why no worker can be started.
-    broken: Option<&'a str>,
-}
-
-pub(crate) fn status_json(core: &Core, config: &Config) -> String {
-    let classes = Class::ALL
+/// An engine as its host sees it. Takes the engine's lock for some microseconds.
+pub(crate) fn status(shared: &Shared) -> Status {
+    let core = shared.lock();
+    let mut status = without_logs(shared, &core);
+    status.crashes = core.deaths.crashes();
+    let decisions = core.decisions.to_vec();
+    drop(core);
+    status.decisions = decisions
         .iter()
-        .map(|&class| {
-            let (state, config) = (&core.classes[class.index()], config.class(class));
-            ClassStatus {
-                class: class.name(),
-                workers: state.ready.len(),
-                target: state.target,
-                min: config.min,
-                max: config.max,
-                threads: config.threads,
-                queued: state.waiting(),
-                broken: state.broken.as_deref(),
-            }
-        })
+        .map(|decision| (&**decision).into())
         .collect();
-    let status = Status {
-        version: env!("CARGO_PKG_VERSION"),
-        name: config.name.as_deref(),
+    shared.usage.fill(&mut status.workers, usage::EVERY);
+    status
+}
+
+/// [`status`] without crashes, decisions, and what the workers use.
+pub(crate) fn without_logs(shared: &Shared, core: &Core) -> Status {
+    let config = &shared.config;
+    let tasks = Stats::of(core);
+    Status {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: config.name.clone(),
         pid: std::process::id(),
-        state: phase_name(core.phase),
-        degraded: core.degraded,
-        tasks: Stats::of(core),
-        classes,
-        workers: core.lanes().map(WorkerRow::of).collect(),
-    };
-    // Numbers and strings only: this cannot fail.
-    serde_json::to_string(&status).unwrap_or_default()
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Running => "running",
-        Phase::Stopping | Phase::Cancelling => "stopping",
-        Phase::Stopped => "stopped",
-    }
-}
-
-/// Brings the engine's counters in the control segment up to date.
-pub(crate) fn publish_counters(core: &Core, control: &ControlSegment) {
-    let stats = Stats::of(core);
-    for (counter, value) in [
-        (Counter::Submitted, stats.submitted),
-        (Counter::Completed, stats.completed),
-        (Counter::Failed, stats.failed),
-        (Counter::Crashed, stats.crashed),
-        (Counter::TimedOut, stats.timed_out),
-        (Counter::Cancelled, stats.cancelled),
-        (Counter::WouldBlock, stats.would_block),
-        (Counter::Queued, stats.queued),
-        (Counter::Running, stats.on_workers),
-        (Counter::Unpolled, stats.unpolled),
-        (Counter::Spawned, stats.spawned),
-        (Counter::Died, stats.died),
-        (Counter::Workers, stats.workers),
-        (Counter::State, core.phase as u64),
-    ] {
-        control.set(counter, value);
-    }
-}
-
-/// Brings one worker's row in the control segment up to date.
-pub(crate) fn publish_worker(
-    worker: usize,
-    lane: Option<&Lane>,
-    row: &mut RowWriter,
-    control: &ControlSegment,
-) {
-    let Ok(worker) = u32::try_from(worker) else {
-        return;
-    };
-    let Some(lane) = lane else {
-        control.set_load(worker, Load::default());
-        return row.publish(&Row::default());
-    };
-    let now = WorkerRow::of(lane);
-    control.set_load(
-        worker,
-        Load {
-            state: now.state as u8,
-            outstanding: lane.load(),
+        state: match core.phase {
+            Phase::Running => EngineState::Running,
+            Phase::Stopping | Phase::Cancelling => EngineState::Stopping,
+            Phase::Stopped => EngineState::Stopped,
         },
-    );
-    row.publish(&Row {
-        state: now.state as u32,
-        pid: now.pid,
-        incarnation: now.incarnation,
-        class: now.class as u32,
-        threads: now.threads,
-        credits: now.depth,
-        queued: now.queued,
-        running: now.running,
-        completed: now.completed,
-        failed: now.failed,
-        busy_ns: now.busy_ns,
-        mean_service_ns: now.service_ns,
-        crashed: now.crashed,
-        ..Row::default()
-    });
+        at_ms: now_ms(),
+        started_ms: shared.started_ms,
+        degraded: core.degraded,
+        policy: policy_name(core.policy()).to_owned(),
+        scaling: config.scaling.kind.name().to_owned(),
+        tasks,
+        machine: core.machine,
+        classes: Class::ALL
+            .map(|class| class_status(shared, core, class))
+            .into(),
+        workers: core.lanes().map(WorkerRow::of).collect(),
+        signals: core.deaths.signals(),
+        crashes: Vec::new(),
+        decisions: Vec::new(),
+        notes: core.notes.iter().map(str::to_owned).collect(),
+    }
+}
+
+fn class_status(shared: &Shared, core: &Core, class: Class) -> ClassStatus {
+    let (state, config) = (&core.classes[class.index()], shared.config.class(class));
+    let lanes = || core.lanes().filter(|lane| lane.class == class);
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let starting = lanes()
+        .filter(|lane| lane.state == LaneState::Starting)
+        .count();
+    let oldest = core
+        .waiting_since(class)
+        .map_or(0, |since| shared.clock.now().saturating_sub(since));
+    ClassStatus {
+        class,
+        workers: count(state.ready.len()),
+        starting: count(starting),
+        target: state.target,
+        min: config.min,
+        max: config.max,
+        threads: config.threads,
+        queued: state.waiting() as u64,
+        on_workers: lanes().map(|lane| u64::from(lane.load())).sum(),
+        oldest_ns: shared.clock.ns(oldest),
+        placement: match &*state.placement {
+            "" => "none".to_owned(),
+            placement => placement.to_owned(),
+        },
+        broken: state.broken.clone(),
+        queue_time: (&state.queue_time).into(),
+        run_time: (&state.run_time).into(),
+    }
+}
+
+fn policy_name(policy: &Policy) -> &'static str {
+    match policy {
+        Policy::LeastLoaded => "least_loaded",
+        Policy::RoundRobin => "round_robin",
+        Policy::PowerOfTwo => "power_of_two",
+        Policy::Custom(_) => "custom",
+    }
+}
+
+impl From<&Decision> for DecisionRow {
+    fn from(decision: &Decision) -> Self {
+        let seen = &decision.snapshot;
+        Self {
+            at_ms: unix_ms_of(decision.at),
+            class: seen.class,
+            action: decision.action,
+            before: decision.before,
+            after: decision.after,
+            reason: decision.reason.clone().into_owned(),
+            starting: seen.starting,
+            threads: seen.ready.saturating_mul(seen.threads),
+            queued: seen.queued,
+            on_workers: seen.on_workers,
+            oldest_ns: u64::try_from(seen.oldest.as_nanos()).unwrap_or(u64::MAX),
+            cpu: seen.cpu,
+            memory: seen.memory,
+        }
+    }
 }
 
 /// Keeps a decision about the size of a class where others can see it.
 pub(crate) fn log_decision(decision: &Decision, control: &ControlSegment) {
-    let seen = &decision.snapshot;
-    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    let (action, reason) = match decision.action {
-        // A change by hand: 1 = grow, 2 = shrink, as by a policy.
-        Action::Resize => (u32::from(decision.after < decision.before) + 1, 1),
-        Action::Grow => (1, 2),
-        Action::Shrink => (2, 2),
-        Action::Failure => (3, 3),
-    };
-    control.log_decision(&DecisionRecord {
-        at_ms: unix_ms().cast_signed(),
-        class: seen.class as u32,
-        action,
-        reason,
-        before: decision.before,
-        after: decision.after,
-        starting: seen.starting,
-        threads: seen.ready.saturating_mul(seen.threads),
-        queued: number(seen.queued),
-        running: number(seen.on_workers),
-        oldest_us: u64::try_from(seen.oldest.as_micros()).unwrap_or(u64::MAX),
-        cpu_permille: permille(seen.cpu.unwrap_or(0.0)),
-        memory_permille: permille(seen.memory.unwrap_or(0.0)),
-        ..DecisionRecord::default()
-    });
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates"
-)]
-fn permille(share: f32) -> u32 {
-    (share * 1000.0) as u32
-}
-
-/// The control segment's record of a worker's death; taken before its tasks are settled.
-pub(crate) fn crash_record(lane: &Lane, verdict: &Verdict) -> CrashRecord {
-    let row = WorkerRow::of(lane);
-    let (kind, signal, exit_code) = match verdict.exit {
-        Exit::Signal(signal) => (1, signal.unsigned_abs(), 0),
-        Exit::Code(code) => (2, 0, code.cast_unsigned()),
-        Exit::Unknown => (0, 0, 0),
-    };
-    let [task_high, task_low] = verdict.convicted.map_or([0; 2], |task| task.id.to_halves());
-    CrashRecord {
-        at_ms: unix_ms().cast_signed(),
-        worker: row.slot,
-        pid: row.pid,
-        incarnation: row.incarnation,
-        class: row.class as u32,
-        kind,
-        signal,
-        exit_code,
-        fault_address: verdict.fault_address().unwrap_or_default(),
-        started: row.running,
-        returned: row.queued,
-        uptime_ms: u64::try_from(lane.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
-        task_high,
-        task_low,
-        convicted: u32::from(verdict.convicted.is_some()),
-        text: Text::new(verdict.place.as_deref().unwrap_or_default()),
+    if control.is_named() {
+        control.log_decision(&(&DecisionRow::from(decision)).into());
     }
 }

@@ -22,8 +22,12 @@ use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
 use crate::engine::stats;
 use crate::engine::symbols::Symbols;
+use crate::engine::usage;
 use crate::error::{Error, Result};
-use crate::shm::control::RowWriter;
+use crate::shm::control::Publisher;
+use crate::status::wire::{self, Moment};
+use crate::status::{Crash, Status};
+use crate::sys::clock::monotonic_ns;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::task::Class;
@@ -104,7 +108,6 @@ impl Source {
 /// What is kept per worker slot across incarnations.
 #[derive(Debug)]
 struct SlotState {
-    row: Option<RowWriter>,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -131,7 +134,9 @@ pub(crate) struct Supervisor {
     draining: bool,
     pace: Pace,
     idle_ticks: u32,
-    published: Instant,
+    /// The control segment's; `None` if nobody can see it.
+    publisher: Option<Publisher>,
+    published: Option<Instant>,
     /// When it looked at the workers' health last.
     looked_at: Instant,
     /// When the next task may miss its deadline, from then.
@@ -184,8 +189,7 @@ impl Supervisor {
         sources.add(&shared.supervisor, Source::Wake.key())?;
         let zygote = zygote::Helper::adopt(zygote, &shared, &sources)?;
         let slots = (0..shared.config.max_workers())
-            .map(|worker| SlotState {
-                row: shared.control.row_writer(worker),
+            .map(|_| SlotState {
                 failures: 0,
                 not_before: None,
             })
@@ -196,6 +200,11 @@ impl Supervisor {
             _ => Modules::default(),
         };
         let scaler = scaling::Scaler::new(&shared)?;
+        let publisher = shared
+            .control
+            .is_named()
+            .then(|| shared.control.publisher());
+        let publisher = publisher.flatten();
         let supervisor = Self {
             watch: machine::Watch::new(&shared.config),
             shared,
@@ -210,7 +219,8 @@ impl Supervisor {
             draining: false,
             pace: Pace::new(),
             idle_ticks: 0,
-            published: Instant::now(),
+            publisher,
+            published: None,
             looked_at: Instant::now(),
             next_late: None,
             unheard: Vec::new(),
@@ -267,8 +277,10 @@ impl Supervisor {
                 }
             }
             if core.phase == Phase::Stopped {
+                let report = self.report(&core);
                 shared.notify(&mut core);
                 drop(core);
+                self.publish(report);
                 shared.control.remove_name();
                 return; // dropping the link ends the zygote
             }
@@ -280,8 +292,10 @@ impl Supervisor {
             if !self.hear_again(&mut core) {
                 timeout = timeout.min(SHORT_TICK);
             }
-            self.publish(&core, timeout > TICK);
+            let report = self.report(&core);
             shared.notify(&mut core);
+            drop(core);
+            self.publish(report);
         }
     }
 
@@ -387,9 +401,10 @@ impl Supervisor {
             Some(line) => log::error!("{line}"),
             None => log::warn!("worker {worker} (pid {pid}) ended: {exit}"),
         }
-        self.shared
-            .control
-            .log_crash(&stats::crash_record(lane, verdict));
+        let crash = Crash::of(lane, verdict);
+        if self.shared.control.is_named() {
+            self.shared.control.log_crash(&(&crash).into());
+        }
         let (trouble, doom) = (lane.trouble.take(), lane.doom);
         let slot = &mut self.slots[worker];
         // Also one that dies of each first task is not replaced as fast as the machine can.
@@ -402,6 +417,7 @@ impl Supervisor {
             slot.not_before = Some(Instant::now() + delay.min(most));
         }
         core.totals.died += 1;
+        core.deaths.note(crash);
         if !healthy {
             let why = match (trouble, doom) {
                 (Some(trouble), _) => trouble,
@@ -599,23 +615,52 @@ impl Supervisor {
         Duration::from_secs(3600)
     }
 
-    /// Brings the control segment up to date.
-    fn publish(&mut self, core: &Core, now: bool) {
-        if !now && self.published.elapsed() < PUBLISH {
-            return;
+    /// What is to be shown to others in this turn, if it is time for that.
+    fn report(&mut self, core: &Core) -> Option<Report> {
+        let resting = core.blocked.supervisor_idle || core.phase == Phase::Stopped;
+        let watched = self.publisher.is_some() || self.shared.config.recycle_rss != u64::MAX;
+        let due = resting || self.published.is_none_or(|last| last.elapsed() >= PUBLISH);
+        if !watched || !due {
+            return None;
         }
-        self.published = Instant::now();
-        stats::publish_counters(core, &self.shared.control);
-        for (worker, slot) in self.slots.iter_mut().enumerate() {
-            let Some(row) = &mut slot.row else { continue };
-            stats::publish_worker(
-                worker,
-                core.lanes[worker].as_ref(),
-                row,
-                &self.shared.control,
-            );
+        self.published = Some(Instant::now());
+        Some(Report {
+            moment: Moment {
+                at_ns: monotonic_ns(),
+                resting,
+            },
+            status: stats::without_logs(&self.shared, core),
+        })
+    }
+
+    /// Measures what the workers use and brings the control segment up to date. Not under the lock.
+    fn publish(&mut self, report: Option<Report>) {
+        let Some(Report { mut status, moment }) = report else {
+            return;
+        };
+        let every = if moment.resting {
+            PUBLISH
+        } else {
+            usage::EVERY
+        };
+        self.shared.usage.fill(&mut status.workers, every);
+        if moment.resting {
+            // Nobody measures until the engine is woken, and nothing runs.
+            for row in &mut status.workers {
+                row.cpu_permille = 0;
+            }
+        }
+        if let Some(publisher) = &mut self.publisher {
+            wire::publish(&status, moment, publisher);
         }
     }
+}
+
+/// What is shown to others.
+#[derive(Debug)]
+struct Report {
+    status: Status,
+    moment: Moment,
 }
 
 /// After a panic of the supervisor (a bug of ours, or a logger that panics): without it no death would

@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 
-use crate::error::Error;
 use crate::ffi::error::guard;
 use crate::ffi::handle;
 use crate::ffi::host::put_text;
@@ -53,14 +52,14 @@ impl From<WorkerRow> for mf_worker_row {
             depth: row.depth,
             queued: row.queued,
             running: row.running,
-            cpu_permille: 0,
+            cpu_permille: row.cpu_permille,
             incarnation: row.incarnation,
             completed: row.completed,
             failed: row.failed,
             crashed: row.crashed,
             busy_ns: row.busy_ns,
             service_ns: row.service_ns,
-            rss_bytes: 0,
+            rss_bytes: row.rss_bytes,
         }
     }
 }
@@ -149,12 +148,13 @@ pub unsafe extern "C" fn mf_status_json(
     })
 }
 
-/// The engine's counters in the text format of Prometheus.
+/// The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
 ///
 /// - `engine`, `buf`, `cap`: as for mf_status_json().
 ///
-/// Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
-/// child: MF_E_INVALID. Since 0.1.
+/// Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+/// `cap`, and is of no use then. Leave room beyond that when asking again: every text is of its own
+/// moment. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
 ///
 /// # Safety
 /// `buf` is NULL or valid for writes of `cap` bytes.
@@ -164,9 +164,9 @@ pub unsafe extern "C" fn mf_metrics_text(
     buf: *mut c_char,
     cap: usize,
 ) -> i32 {
-    let _ = (buf, cap);
     guard(|| {
-        handle::find(engine)?;
-        Err(Error::Unsupported("metrics text, in this version".into()))
+        let text = handle::find(engine)?.metrics_text();
+        // SAFETY: the caller's word.
+        unsafe { put_text(&text, buf.cast(), cap) }
     })
 }

@@ -332,7 +332,8 @@ pub struct mf_worker_row {
     pub queued: u32,
     /// Tasks that it runs.
     pub running: u32,
-    /// Processor use in 1/1000 of one processor; 0: not measured in this version.
+    /// Processor time that it used lately, in 1/1000 of one processor. This and rss_bytes are measured
+    /// once a second at most.
     pub cpu_permille: u32,
     /// New for every process in the slot.
     pub incarnation: u64,
@@ -346,7 +347,7 @@ pub struct mf_worker_row {
     pub busy_ns: u64,
     /// Average nanoseconds of a task.
     pub service_ns: u64,
-    /// Resident memory in bytes; 0: not measured in this version.
+    /// Resident memory in bytes; 0: not measured yet.
     pub rss_bytes: u64,
 }
 

@@ -45,7 +45,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{
@@ -62,10 +62,12 @@ use self::names::{
 use self::names::{Found, is_alive};
 pub(crate) use self::names::{clean, list, os_name_of, unlink_name, valid_name};
 use super::load_table::{
-    Birth, LAYOUT_VERSION, LENGTH_OFFSET, MAGIC, MAX_WORKERS, MAX_WORKERS_OFFSET, Owner, Row,
-    Table, TableWriter, segment_bytes,
+    Birth, ClassRecord, EngineRecord, HistogramRecord, LAYOUT_VERSION, LENGTH_OFFSET, MAGIC,
+    MAX_WORKERS, MAX_WORKERS_OFFSET, NotesRecord, Owner, Row, SIGNALS, Table, TableWriter, Times,
+    segment_bytes,
 };
 use crate::error::{Error, Result};
+use crate::sys::clock::unix_ms_of;
 use crate::sys::sync::{
     AtomicU32,
     Ordering::{AcqRel, Release},
@@ -90,8 +92,8 @@ struct Mapping {
     /// Points into `memory`, which lives exactly as long.
     table: TableWriter,
     memory: Memory,
-    /// 1 for each row that has a writer. Not in the segment.
-    taken: Box<[AtomicU32]>,
+    /// 1 if there is a [`Publisher`]. Not in the segment.
+    taken: AtomicU32,
     /// Who mapped it.
     pid: u32,
 }
@@ -105,11 +107,10 @@ impl Mapping {
         // SAFETY: alignment, size and access by the caller's promise. It stays mapped as long as
         // the table is used, because both are in the same value.
         let table = unsafe { TableWriter::new(base, max_workers) };
-        let taken = (0..max_workers).map(|_| AtomicU32::new(0)).collect();
         Self {
             table,
             memory,
-            taken,
+            taken: AtomicU32::new(0),
             pid: std::process::id(),
         }
     }
@@ -139,11 +140,11 @@ struct Claim {
     owner: bool,
 }
 
-/// The host's control segment. Reads and counts through [`Deref`] to [`TableWriter`]; rows are
-/// written by [`RowWriter`]s.
+/// The host's control segment. Reads and logs through [`Deref`] to [`TableWriter`]; the rest is
+/// written by the [`Publisher`].
 ///
 /// Dropping it removes the name, except in a forked child or after [`disown`](Self::disown). The
-/// memory stays until the last [`RowWriter`] has gone too.
+/// memory stays until the [`Publisher`] has gone too.
 pub(crate) struct ControlSegment {
     mapping: Arc<Mapping>,
     /// `None` if the table is private.
@@ -234,15 +235,12 @@ impl ControlSegment {
             start_time,
             pid_namespace,
         } = Identity::of_this_process();
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         mapping.table.finish(&Birth {
             name: claim.as_ref().map_or("", |claim| &claim.name),
             pid,
             start_time,
             pid_namespace,
-            created_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
+            created_ms: unix_ms_of(SystemTime::now()),
         });
         Self {
             mapping: Arc::new(mapping),
@@ -262,15 +260,18 @@ impl ControlSegment {
         self.os_name().map(path_of)
     }
 
-    /// The one writer of a row; `None` if there is no such row or it has a writer already.
-    pub(crate) fn row_writer(&self, worker: u32) -> Option<RowWriter> {
-        let taken = self.mapping.taken.get(worker as usize)?;
-        // Acquire: pairs with the Release in `RowWriter::drop`; this writer goes on where the last
-        // one ended.
-        (taken.swap(1, AcqRel) == 0).then(|| RowWriter {
+    /// The one writer of all records but the logs; `None` if there is one already.
+    pub(crate) fn publisher(&self) -> Option<Publisher> {
+        // Acquire: pairs with the Release in `Publisher::drop`; this one goes on where the last one
+        // ended.
+        (self.mapping.taken.swap(1, AcqRel) == 0).then(|| Publisher {
             mapping: Arc::clone(&self.mapping),
-            worker,
         })
+    }
+
+    /// Whether anybody but the host can see it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.claim.is_some()
     }
 }
 
@@ -403,32 +404,56 @@ fn creation_error(name: &str, error: ShmemError) -> Error {
     }
 }
 
-/// The one writer of a row of the load table.
-pub(crate) struct RowWriter {
+/// The one writer of everything that is published now and then: all but the logs.
+pub(crate) struct Publisher {
     mapping: Arc<Mapping>,
-    worker: u32,
 }
 
-impl std::fmt::Debug for RowWriter {
+impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowWriter")
-            .field("worker", &self.worker)
-            .finish_non_exhaustive()
+        f.debug_struct("Publisher").finish_non_exhaustive()
     }
 }
 
-impl RowWriter {
-    /// Shows readers the new row, as a whole.
-    pub(crate) fn publish(&mut self, row: &Row) {
-        // `&mut self`, and one writer a row (`taken`): nobody else is at this row.
-        self.mapping.table.publish_row(self.worker, row);
+/// Shows readers new records, each as a whole. What has not changed costs no store.
+//
+// `&mut self`, and one publisher (`Mapping::taken`): nobody else is at these records.
+impl Publisher {
+    /// The rows that there are.
+    pub(crate) fn max_workers(&self) -> u32 {
+        self.mapping.table.max_workers()
+    }
+
+    pub(crate) fn engine(&mut self, record: &EngineRecord) {
+        self.mapping.table.publish_engine(record);
+    }
+
+    pub(crate) fn class(&mut self, class: usize, record: &ClassRecord) {
+        self.mapping.table.publish_class(class, record);
+    }
+
+    pub(crate) fn histogram(&mut self, class: usize, times: Times, record: &HistogramRecord) {
+        self.mapping.table.publish_histogram(class, times, record);
+    }
+
+    pub(crate) fn notes(&mut self, record: &NotesRecord) {
+        self.mapping.table.publish_notes(record);
+    }
+
+    /// Unasked deaths by signal.
+    pub(crate) fn deaths(&mut self, deaths: &[u64; SIGNALS]) {
+        self.mapping.table.publish_deaths(deaths);
+    }
+
+    pub(crate) fn row(&mut self, worker: u32, row: &Row) {
+        self.mapping.table.publish_row(worker, row);
     }
 }
 
-impl Drop for RowWriter {
+impl Drop for Publisher {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `ControlSegment::row_writer`.
-        self.mapping.taken[self.worker as usize].store(0, Release);
+        // Release: pairs with the Acquire in `ControlSegment::publisher`.
+        self.mapping.taken.store(0, Release);
     }
 }
 

@@ -3,6 +3,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::shm::layout::{
@@ -10,8 +13,10 @@ use crate::shm::layout::{
     Up,
 };
 use crate::shm::ring::Message;
+use crate::sys::hugepages::HugePages;
 use crate::sys::kill_point::kill_point;
 use crate::sys::memfd::{self, Access, Segment};
+use crate::sys::numa;
 use crate::sys::process::page_size;
 use crate::sys::sync::{AtomicU64, Mutex, Ordering, load_acquire, lock};
 use crate::sys::view::View;
@@ -21,6 +26,7 @@ use crate::sys::view::View;
 pub(crate) struct HostInputs {
     segment: Segment<Inputs>,
     size: u64,
+    huge_pages: Option<Arc<HugePages>>,
 }
 
 impl HostInputs {
@@ -32,7 +38,20 @@ impl HostInputs {
         memfd::commit(fd.as_fd(), 0, PAYLOADS_OFFSET)?;
         let segment = Segment::map(fd, size, Access::Write)?;
         memfd::seal_writers(segment.fd())?;
-        Ok(Self { segment, size })
+        Ok(Self {
+            segment,
+            size,
+            huge_pages: None,
+        })
+    }
+
+    /// Lets the arena lie in huge pages, where the kernel agrees.
+    pub(crate) fn with_huge_pages(mut self, pages: Option<Arc<HugePages>>) -> Self {
+        if let Some(pages) = &pages {
+            pages.advise(&self.segment);
+        }
+        self.huge_pages = pages;
+        self
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -51,7 +70,12 @@ impl HostInputs {
     /// Allocates the pages behind a range of the arena.
     pub(crate) fn commit(&self, range: &std::ops::Range<u64>) -> Result<()> {
         let len = range.end - range.start;
-        memfd::commit(self.segment.fd(), PAYLOADS_OFFSET + range.start, len)
+        memfd::commit(self.segment.fd(), PAYLOADS_OFFSET + range.start, len)?;
+        if let Some(pages) = &self.huge_pages {
+            let place = PAYLOADS_OFFSET + range.start..PAYLOADS_OFFSET + range.end;
+            pages.gather(&self.segment, &place);
+        }
+        Ok(())
     }
 
     /// Address of a block of the arena, for its one owner to write.
@@ -97,6 +121,7 @@ pub(crate) struct HostLane {
     held: AtomicU64,
     /// Held while a block is given back: any thread of the host may drop a completion.
     releasing: Mutex<()>,
+    huge_pages: Option<Arc<HugePages>>,
 }
 
 impl HostLane {
@@ -139,7 +164,25 @@ impl HostLane {
             max_result: shape.max_result,
             held: AtomicU64::new(0),
             releasing: Mutex::new(()),
+            huge_pages: None,
         })
+    }
+
+    /// Lets the result arena lie in huge pages, where the kernel agrees.
+    pub(crate) fn with_huge_pages(mut self, pages: Option<Arc<HugePages>>) -> Self {
+        if let Some(pages) = &pages {
+            pages.advise(&self.up);
+        }
+        self.huge_pages = pages;
+        self
+    }
+
+    /// Has the memory of the results come from a NUMA node, whoever allocates it, if there is room.
+    pub(crate) fn prefer_node(&self, node: u32) -> Result<(), Errno> {
+        match self.up.range(0, self.up.len()) {
+            Some(all) => numa::prefer_for(all.as_ptr(), self.up.len(), node),
+            None => Ok(()),
+        }
     }
 
     #[inline]
@@ -180,6 +223,9 @@ impl HostLane {
             return Ok(false);
         }
         memfd::commit(self.up.fd(), RESULTS_OFFSET + now, end - now)?;
+        if let Some(pages) = &self.huge_pages {
+            pages.gather(&self.up, &(RESULTS_OFFSET + now..RESULTS_OFFSET + end));
+        }
         self.committed.store(end, Ordering::Relaxed); // Relaxed: as above.
         // Release: pairs with the acquire load in `WorkerLane::committed`.
         self.down().committed.0.store(end, Ordering::Release);

@@ -14,7 +14,7 @@ const OCTAVES: usize = (LAST - FIRST) as usize;
 
 /// The bucket that a time belongs to: a few shifts, for the fast path.
 #[inline]
-pub(crate) fn bucket_of(ns: u64) -> usize {
+fn bucket_of(ns: u64) -> usize {
     let octave = 63 - (ns | 1).leading_zeros();
     if octave < FIRST {
         return 0;
@@ -33,11 +33,42 @@ fn end_of(bucket: usize) -> Option<u64> {
     Some((PER_OCTAVE as u64 + within as u64) << (octave + FIRST as usize - 2))
 }
 
+/// A histogram that is being counted.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    counts: [u64; BUCKETS],
+    sum_ns: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            counts: [0; BUCKETS],
+            sum_ns: 0,
+        }
+    }
+}
+
+impl Counts {
+    /// Counts one time more.
+    #[inline]
+    pub(crate) fn note(&mut self, ns: u64) {
+        self.counts[bucket_of(ns)] += 1;
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+}
+
+impl From<&Counts> for Histogram {
+    fn from(counts: &Counts) -> Self {
+        Self::from_counts(&counts.counts, counts.sum_ns)
+    }
+}
+
 /// How long something took, over many times: counts in buckets at most 25 % wide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
-    counts: Box<[u64; BUCKETS]>,
-    sum_ns: u64,
+    pub(super) counts: Box<[u64; BUCKETS]>,
+    pub(super) sum_ns: u64,
 }
 
 impl Default for Histogram {

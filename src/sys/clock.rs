@@ -5,7 +5,7 @@
 //! about 10. Kind and scale are made once by the host and travel to every worker, so that both
 //! sides mean the same by a tick.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A monotonic clock that all processes of one engine share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,8 @@ impl Calendar {
     }
 }
 
-fn monotonic_ns() -> u64 {
+/// `CLOCK_MONOTONIC` in ns: the same for all processes of the machine.
+pub(crate) fn monotonic_ns() -> u64 {
     let t = kernel_time(libc::CLOCK_MONOTONIC);
     t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
 }
@@ -98,6 +99,12 @@ fn monotonic_ns() -> u64 {
 pub(crate) fn unix_ms() -> u64 {
     let t = kernel_time(libc::CLOCK_REALTIME_COARSE);
     t.tv_sec.cast_unsigned() * 1_000 + t.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+/// A time in milliseconds since 1970.
+pub(crate) fn unix_ms_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// libc's, not rustix's, which finds the kernel's vDSO by itself and fails under valgrind.

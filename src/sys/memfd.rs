@@ -129,6 +129,11 @@ impl<T: SharedLayout> Segment<T> {
         })
     }
 
+    /// Bytes of the mapping.
+    pub(crate) fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     /// Whether this is a forked child's copy, without a mapping.
     pub(crate) fn is_childs_copy(&self) -> bool {
         self.guard.is_child()

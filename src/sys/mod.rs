@@ -14,15 +14,25 @@ pub(crate) mod clock;
 #[cfg(not(loom))]
 pub(crate) mod cpu;
 #[cfg(not(loom))]
+pub(crate) mod cpuset;
+#[cfg(not(loom))]
 pub(crate) mod crash;
 #[cfg(not(loom))]
 pub(crate) mod event;
 #[cfg(not(loom))]
 pub(crate) mod fork;
 #[cfg(not(loom))]
+pub(crate) mod hugepages;
+#[cfg(not(loom))]
 pub(crate) mod memfd;
 #[cfg(not(loom))]
 pub(crate) mod memory;
+#[cfg(not(loom))]
+pub(crate) mod numa;
+#[cfg(not(loom))]
+pub(crate) mod placement;
+#[cfg(not(loom))]
+pub(crate) mod proc_stat;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
@@ -37,6 +47,8 @@ pub(crate) mod socket;
 pub(crate) mod spin;
 #[cfg(not(loom))]
 pub(crate) mod term;
+#[cfg(not(loom))]
+pub(crate) mod topology;
 #[cfg(not(loom))]
 pub(crate) mod unwind;
 #[cfg(not(loom))]

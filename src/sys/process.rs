@@ -10,6 +10,7 @@ use rustix::process::{
 };
 
 use crate::error::{Error, Result};
+use crate::sys::proc_stat::ProcStat;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,11 +201,35 @@ pub(crate) fn health(pid: u32) -> Option<Health> {
     })
 }
 
-/// Resident memory of a process in bytes; `None` if it is gone.
-pub(crate) fn resident(pid: u32) -> Option<u64> {
-    let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = sizes.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// When it was started, in a unit of the kernel's; tells it from another of the same number.
+    pub(crate) start_time: u64,
+    /// Processor time of all its threads, in ns.
+    pub(crate) cpu_ns: u64,
+    /// Resident memory, in bytes.
+    pub(crate) rss_bytes: u64,
+}
+
+/// Asks the kernel what a process uses; `None` if it is gone.
+pub(crate) fn usage(pid: u32) -> Option<Usage> {
+    let stat = ProcStat::of(pid).ok()??;
+    Some(Usage {
+        start_time: stat.start_time,
+        cpu_ns: stat.cpu_ticks.saturating_mul(1_000_000_000 / tick_rate()),
+        rss_bytes: stat.rss_pages.saturating_mul(page_size() as u64),
+    })
+}
+
+/// Clock ticks a second, the unit of processor times in `/proc`.
+fn tick_rate() -> u64 {
+    // SAFETY: no preconditions.
+    let rate = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(rate)
+        .ok()
+        .filter(|&rate| rate > 0)
+        .unwrap_or(100)
 }
 
 /// The name of a signal, such as `SIGSEGV`.

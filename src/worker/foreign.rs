@@ -288,6 +288,7 @@ pub(crate) fn claim() -> Result<Option<(Inherited, Process)>> {
     let host = keeper.into_host();
     // Until the watcher runs: do not outlive the zygote.
     fork::die_with_parent(opened.pid)?;
+    pending.take_seat();
     // The last thing before anybody else's code runs.
     restrict(&sandbox).map_err(|(step, errno)| {
         let _ = FromWorker::SandboxFailed { step, errno }.send(&pending.inherited.control);

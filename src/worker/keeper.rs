@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use crate::shm::control;
 use crate::shm::segments::LaneFds;
+use crate::sys::placement::{self, Seat};
 use crate::sys::process::{Process, wait_any};
 use crate::sys::socket::Socket;
 use crate::worker::lane::Inherited;
-use crate::worker::link::{FromZygote, Incoming, ToZygote};
+use crate::worker::link::{FromWorker, FromZygote, Incoming, ToZygote};
 
 /// How long a host that is dying may take to end, and a worker that was killed for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,18 @@ pub(crate) struct Request {
     pub(crate) worker: u32,
     pub(crate) incarnation: u64,
     pub(crate) inherited: Inherited,
+    pub(crate) seat: Seat,
+}
+
+impl Request {
+    /// In the process that becomes this worker, and before its sandbox: takes its seat. What is refused
+    /// is no reason not to work; the host is told.
+    pub(crate) fn take_seat(&self) {
+        for (step, errno) in placement::apply(&self.seat) {
+            let refused = FromWorker::SeatRefused { step, errno };
+            let _ = refused.send(&self.inherited.control); // a host that is gone needs no word
+        }
+    }
 }
 
 /// What the host has said.
@@ -93,6 +106,7 @@ impl Keeper {
                 ToZygote::Spawn {
                     worker,
                     incarnation,
+                    seat,
                 },
                 fds,
             ) => match inherited(fds) {
@@ -100,6 +114,7 @@ impl Keeper {
                     worker,
                     incarnation,
                     inherited,
+                    seat,
                 }),
                 None => {
                     self.refuse(incarnation, libc::EBADMSG);

@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use crate::sys::placement::{SEAT_WORDS, Seat, Step as SeatStep};
 use crate::sys::process::Exit;
 use crate::sys::sandbox::Step;
 use crate::sys::socket::{MAX_MESSAGE, Received, Socket};
@@ -18,7 +19,11 @@ const MAX_TEXT: usize = MAX_MESSAGE - 8;
 pub(crate) enum ToZygote {
     /// Start a worker; the descriptors of its lane come along, in the order of `LaneFds`, then
     /// its eventfd and its control socket.
-    Spawn { worker: u32, incarnation: u64 },
+    Spawn {
+        worker: u32,
+        incarnation: u64,
+        seat: Seat,
+    },
     /// The shared-memory name to remove if the host dies.
     Name(String),
     /// Every worker has ended: end too.
@@ -58,6 +63,8 @@ pub(crate) enum FromWorker {
     ExecFailed { errno: i32 },
     /// The sandbox could not be applied, and nothing was run.
     SandboxFailed { step: Step, errno: i32 },
+    /// A part of the seat was refused; the worker goes on without it.
+    SeatRefused { step: SeatStep, errno: i32 },
     /// The lane could not be mapped, or the threads not started.
     JoinFailed { errno: i32 },
     /// A reply of so many bytes finds no room in the result arena.
@@ -83,6 +90,20 @@ fn unpack(bytes: &[u8]) -> Option<[u64; 4]> {
         *word = u64::from_ne_bytes(chunk.try_into().ok()?);
     }
     Some(words)
+}
+
+/// A request for a worker: a message as all others, then its seat.
+fn pack_spawn(worker: u32, incarnation: u64, seat: Seat) -> Vec<u8> {
+    let mut bytes = pack(1, u64::from(worker), incarnation, 0).to_vec();
+    bytes.extend(seat.to_words().iter().flat_map(|word| word.to_ne_bytes()));
+    bytes
+}
+
+fn unpack_seat(bytes: &[u8]) -> Option<Seat> {
+    let (words, rest) = bytes.get(32..)?.as_chunks();
+    let words: Vec<u64> = words.iter().map(|&word| u64::from_ne_bytes(word)).collect();
+    let words: [u64; SEAT_WORDS] = words.try_into().ok().filter(|_| rest.is_empty())?;
+    Seat::from_words(words)
 }
 
 /// A message of a tag and a text, which is cut if it is too long.
@@ -132,7 +153,8 @@ impl ToZygote {
             Self::Spawn {
                 worker,
                 incarnation,
-            } => socket.send(&pack(1, u64::from(*worker), *incarnation, 0), fds, true),
+                seat,
+            } => socket.send(&pack_spawn(*worker, *incarnation, *seat), fds, true),
             Self::Name(name) if name.len() <= MAX_TEXT => {
                 socket.send(&pack_text(2, name), fds, true)
             }
@@ -150,6 +172,7 @@ impl ToZygote {
                     Some(Self::Spawn {
                         worker: u32::try_from(worker).ok()?,
                         incarnation,
+                        seat: unpack_seat(bytes)?,
                     })
                 }
                 2 => Some(Self::Name(unpack_text(bytes)?)),
@@ -239,6 +262,7 @@ impl FromWorker {
             Self::SandboxFailed { step, errno } => pack(5, step as u64, int(errno), 0),
             Self::JoinFailed { errno } => pack(6, int(errno), 0, 0),
             Self::Terminating => pack(7, 0, 0, 0),
+            Self::SeatRefused { step, errno } => pack(8, step as u64, int(errno), 0),
         };
         socket.send(&bytes, &[], true)
     }
@@ -257,6 +281,10 @@ impl FromWorker {
                 },
                 6 => Self::JoinFailed { errno: back(a)? },
                 7 => Self::Terminating,
+                8 => Self::SeatRefused {
+                    step: *SeatStep::ALL.get(usize::try_from(a).ok()?)?,
+                    errno: back(b)?,
+                },
                 _ => return None,
             })
         });
@@ -272,6 +300,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::sys::cpuset::Cpus;
 
     #[test]
     fn every_message_to_the_zygote_arrives_as_it_was_sent() {
@@ -280,6 +309,12 @@ mod tests {
             ToZygote::Spawn {
                 worker: 7,
                 incarnation: u64::MAX,
+                seat: Seat {
+                    cpus: Cpus::parse("0,1023"),
+                    node: Some(3),
+                    nice: -7,
+                    ..Seat::default()
+                },
             },
             ToZygote::Name("/miniflow.0.test".into()),
             ToZygote::Quit,
@@ -289,6 +324,20 @@ mod tests {
                 Incoming::Message(got, _) => assert_eq!(got, message),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_whole_seat_is_nonsense() {
+        let (a, b) = Socket::pair().unwrap();
+        let whole = pack_spawn(0, 1, Seat::default());
+        for bytes in [
+            &whole[..32],
+            &whole[..whole.len() - 1],
+            &[&whole[..], &[0; 8]].concat(),
+        ] {
+            a.send(bytes, &[], true).unwrap();
+            assert!(matches!(ToZygote::receive(&b), Incoming::Nonsense));
         }
     }
 
@@ -352,6 +401,7 @@ mod tests {
             FromWorker::Terminating,
         ];
         messages.extend(Step::ALL.map(|step| FromWorker::SandboxFailed { step, errno: 1 }));
+        messages.extend(SeatStep::ALL.map(|step| FromWorker::SeatRefused { step, errno: 13 }));
         for message in messages {
             message.send(&a).unwrap();
             match FromWorker::receive(&b) {
@@ -359,8 +409,10 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        a.send(&pack(5, 99, 1, 0), &[], true).unwrap(); // no such step
-        assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        for tag in [5, 8] {
+            a.send(&pack(tag, 99, 1, 0), &[], true).unwrap(); // no such step
+            assert!(matches!(FromWorker::receive(&b), Incoming::Nonsense));
+        }
     }
 
     #[test]

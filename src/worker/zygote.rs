@@ -186,7 +186,7 @@ impl<'a> Zygote<'a> {
         // SAFETY: this process is single-threaded, so the child may do anything; it never
         // returns from `become_worker`.
         let answer = match unsafe { fork::fork() } {
-            Ok(Fork::Child) => self.become_worker(me, request.inherited),
+            Ok(Fork::Child) => self.become_worker(me, request),
             Ok(Fork::Parent(pid)) => Process::of_child(pid)
                 .inspect_err(|_| fork::take_back(pid))
                 .map_err(|_| libc::EMFILE),
@@ -199,17 +199,19 @@ impl<'a> Zygote<'a> {
     }
 
     /// In the forked child: turns into a worker, and never returns.
-    fn become_worker(&self, zygote: Pid, inherited: Inherited) -> ! {
+    fn become_worker(&self, zygote: Pid, request: Request) -> ! {
         fork::set_name(c"mf-worker");
         fork::ignore_hangup(false);
         // The zygote's socket and the pidfds of the siblings are none of its business.
-        let mut keep = lane_fds(&inherited, &self.keeper.host).to_vec();
+        let mut keep = lane_fds(&request.inherited, &self.keeper.host).to_vec();
         keep.extend(borrow(self.inherit));
         fork::close_all_but(&keep);
         // Until the watcher runs: do not outlive the zygote.
         if fork::die_with_parent(zygote).is_err() {
             fork::exit(EXIT_JOIN);
         }
+        request.take_seat();
+        let inherited = request.inherited;
         // The last thing before anybody else's code runs.
         if let Err((step, errno)) = sandbox::apply(self.sandbox) {
             let _ = FromWorker::SandboxFailed { step, errno }.send(&inherited.control);

@@ -27,6 +27,12 @@ AT(mf_completion, handle, 80);
 AT(mf_completion, reserved, 88);
 CHECK(sizeof(mf_class_config) == 32);
 AT(mf_class_config, nice, 12);
+AT(mf_class_config, scheduler, 24);
+AT(mf_class_config, io_priority, 28);
+CHECK(sizeof(mf_class_affinity) == 24);
+AT(mf_class_affinity, node, 4);
+AT(mf_class_affinity, cpus, 8);
+AT(mf_class_affinity, count, 16);
 
 /* Growable: fields may be added at the end, none may move. */
 CHECK(sizeof(mf_submission) >= 40);
@@ -135,8 +141,11 @@ AT(mf_config, sandbox_core, 344);
 AT(mf_config, sandbox_files, 352);
 AT(mf_config, sandbox_cpu_s, 356);
 AT(mf_config, hang_timeout_ns, 376);
-AT(mf_config, memory_grow_permille, 384);
-AT(mf_config, memory_refuse_permille, 396);
+AT(mf_config, affinity_node, 384);
+AT(mf_config, huge_pages, 388);
+AT(mf_config, class_affinity, 392);
+AT(mf_config, memory_grow_permille, 440);
+AT(mf_config, memory_refuse_permille, 452);
 
 /* The numbers of the contract. */
 CHECK(MF_OK == 0 && MF_E_INVALID == -1 && MF_E_WOULD_BLOCK == -2 && MF_E_TIMEOUT == -3);

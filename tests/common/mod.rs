@@ -8,6 +8,8 @@
     reason = "a failure here fails the test"
 )]
 
+pub(crate) mod exposition;
+pub(crate) mod http;
 pub(crate) mod run;
 
 use std::fs;

@@ -185,6 +185,19 @@ class Executor(concurrent.futures.Executor):
             self._refused(future, error)
         return future
 
+    def metrics_text(self) -> str:
+        """Counters, gauges and histograms in the text format of Prometheus; empty before the first call
+        and after the end."""
+        core = self._core
+        if core is None:
+            return ""
+        try:
+            return core.metrics_text()
+        except EngineError:
+            if self._shut:
+                return ""
+            raise
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the workers when those that were taken have ended.
 

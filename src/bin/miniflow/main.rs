@@ -2,14 +2,22 @@
 
 mod bench;
 mod chaos;
+mod clean;
+mod cpu_list;
+mod doctor;
 mod error;
+mod metrics;
 mod run;
+mod units;
+mod verdict;
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::verdict::Verdict;
 
 /// Command line of miniflow, the shared-memory task engine.
 ///
@@ -25,6 +33,9 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Chaos(chaos::Args),
+    Clean(clean::Args),
+    Doctor(doctor::Args),
+    Metrics(metrics::Args),
     Run(run::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
@@ -36,14 +47,10 @@ fn main() -> ExitCode {
     // clap itself answers a wrong command line with exit status 2.
     match Cli::parse().command {
         Command::Bench(args) => finish("bench", bench::run(&args)),
-        Command::Chaos(args) => match chaos::run(&args) {
-            Ok(verdict) if verdict.clean => finish::<error::Error>("chaos", Ok(verdict.text)),
-            Ok(verdict) => {
-                let _ = finish::<error::Error>("chaos", Ok(verdict.text)); // failed in any case
-                ExitCode::FAILURE
-            }
-            Err(error) => complain("chaos", &error),
-        },
+        Command::Chaos(args) => judge("chaos", chaos::run(&args)),
+        Command::Clean(args) => finish("clean", clean::run(&args)),
+        Command::Doctor(args) => judge("doctor", Ok(doctor::run(&args))),
+        Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => match run::run(&args) {
             Ok(status) => status,
             Err(error) => {
@@ -59,6 +66,15 @@ fn main() -> ExitCode {
             run::program::guard();
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// Prints what a subcommand found, which the exit status sums up.
+fn judge(subcommand: &str, outcome: error::Result<Verdict>) -> ExitCode {
+    let clean = outcome.as_ref().is_ok_and(|verdict| verdict.clean);
+    match finish(subcommand, outcome.map(|verdict| verdict.text)) {
+        status if clean => status,
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -174,6 +174,7 @@ impl Core {
             clock: self.clock,
             in_place_from: self.in_place_from,
             shared: &lane.shared,
+            class: lane.class.index(),
             worker: lane.worker,
             incarnation: lane.incarnation,
             suspects: &mut lane.suspects,
@@ -233,6 +234,8 @@ struct Settle<'a> {
     clock: Clock,
     in_place_from: u64,
     shared: &'a Arc<HostLane>,
+    /// The class of the worker and its tasks.
+    class: usize,
     worker: u32,
     incarnation: u64,
     suspects: &'a mut Vec<u32>,
@@ -283,11 +286,15 @@ impl Settle<'_> {
             Kind::Failed | Kind::FailedWithData => Outcome::Failed,
             Kind::Cancelled => Outcome::Cancelled,
         };
+        let queued_ns = self.clock.ns(start.saturating_sub(entry.submitted));
+        if outcome != Outcome::Cancelled {
+            self.classes[self.class].note_times(queued_ns, run_ns);
+        }
         let completion = Completion {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
+            queued_ns,
             run_ns,
             outcome,
             code: ending.code,

@@ -208,12 +208,17 @@ impl Core {
         let start = end
             .start
             .map_or(now, |start| start.clamp(entry.submitted.min(now), now));
+        let queued_ns = self.clock.ns(start.saturating_sub(entry.submitted));
+        let run_ns = self.clock.ns(now - start);
+        if end.start.is_some() {
+            self.classes[entry.class.index()].note_times(queued_ns, run_ns);
+        }
         let completion = Completion {
             id: entry.id,
             user_data: entry.user_data,
             label: entry.label,
-            queued_ns: self.clock.ns(start.saturating_sub(entry.submitted)),
-            run_ns: self.clock.ns(now - start),
+            queued_ns,
+            run_ns,
             outcome: end.outcome,
             code: end.code,
             worker: end.worker,

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,8 @@ pub struct Decision {
 /// The last [`KEPT`] decisions.
 #[derive(Debug, Default)]
 pub(crate) struct DecisionLog {
-    decisions: VecDeque<Decision>,
+    /// Shared, so that a reader holds the engine's lock for no more than pointers.
+    decisions: VecDeque<Arc<Decision>>,
 }
 
 impl DecisionLog {
@@ -56,11 +58,11 @@ impl DecisionLog {
         if self.decisions.len() == KEPT {
             self.decisions.pop_front();
         }
-        self.decisions.push_back(decision);
+        self.decisions.push_back(Arc::new(decision));
     }
 
     /// From the oldest to the newest.
-    pub(crate) fn to_vec(&self) -> Vec<Decision> {
+    pub(crate) fn to_vec(&self) -> Vec<Arc<Decision>> {
         self.decisions.iter().cloned().collect()
     }
 }

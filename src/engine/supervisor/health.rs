@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::engine::core::Core;
 use crate::engine::lane::{Doom, Lane, LaneState};
+use crate::engine::placement::HUGE_PAGES;
 use crate::shm::layout::CREDITS;
 use crate::sys::process::{self, Health};
 
-/// How often a worker's size is asked for.
-const RSS_EVERY: Duration = Duration::from_secs(1);
 /// Deadlines are not kept more exactly than this.
 const FINEST: Duration = Duration::from_millis(1);
 /// A supervisor that was away so long (the host itself was stopped) judges nobody by that time.
@@ -23,13 +22,16 @@ impl Supervisor {
         let away = now.duration_since(self.looked_at) > AWAY;
         self.looked_at = now;
         self.next_late = None;
+        if let Some(text) = self.shared.seating.refused_pages() {
+            core.notes.set(HUGE_PAGES, text);
+        }
         for worker in 0..core.lanes.len() {
             if core.lanes[worker].is_none() {
                 continue;
             }
             self.enforce_limits(core, worker);
             self.check_progress(core, worker, now, away);
-            self.recycle(core, worker, now);
+            self.recycle(core, worker);
         }
     }
 
@@ -96,18 +98,18 @@ impl Supervisor {
     }
 
     /// Sends the worker away if it has done its share.
-    fn recycle(&mut self, core: &mut Core, worker: usize, now: Instant) {
+    fn recycle(&mut self, core: &mut Core, worker: usize) {
         let config = &self.shared.config;
-        let Some(lane) = &mut core.lanes[worker] else {
+        let Some(lane) = &core.lanes[worker] else {
             return;
         };
         if lane.state != LaneState::Ready {
             return;
         }
         let mut used_up = lane.is_retired();
-        if config.recycle_rss != u64::MAX && now >= lane.health.rss_at {
-            lane.health.rss_at = now + RSS_EVERY;
-            used_up |= process::resident(lane.pid()).is_some_and(|rss| rss > config.recycle_rss);
+        if config.recycle_rss != u64::MAX {
+            let rss = self.shared.usage.rss_bytes(worker, lane.incarnation);
+            used_up |= rss.is_some_and(|rss| rss > config.recycle_rss);
         }
         if used_up {
             core.totals.recycled += 1;

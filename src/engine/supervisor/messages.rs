@@ -132,6 +132,13 @@ impl Supervisor {
                     lane.trouble = Some(error.to_string());
                     self.fail_start(core, incarnation, || error);
                 }
+                Incoming::Message(FromWorker::SeatRefused { step, errno }, _)
+                    if matches!(state, LaneState::Starting | LaneState::Leaving) =>
+                {
+                    let (slot, class) = (lane.worker, lane.class);
+                    let (subject, text) = self.shared.seating.refusal(slot, class, step, errno);
+                    core.notes.set(subject, text);
+                }
                 Incoming::Message(FromWorker::JoinFailed { errno }, _)
                     if state == LaneState::Starting =>
                 {

@@ -82,7 +82,13 @@ impl Supervisor {
             threads,
             class: class as u32,
         };
-        let shared = HostLane::create(&shape, who)?;
+        let seat = self.shared.seating.seat(worker);
+        let pages = self.shared.seating.huge_pages.clone();
+        let shared = HostLane::create(&shape, who)?.with_huge_pages(pages);
+        if let Some(node) = seat.node {
+            // What refuses this refuses the worker's own wish for that node too, and it tells.
+            let _ = shared.prefer_node(node);
+        }
         let event = Event::new()?;
         let (control, theirs) = Socket::pair()?;
         let (down, up) = shared.fds();
@@ -97,6 +103,7 @@ impl Supervisor {
         ToZygote::Spawn {
             worker,
             incarnation,
+            seat,
         }
         .send(zygote, &fds)
         .map_err(|e| match e {

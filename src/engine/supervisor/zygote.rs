@@ -19,6 +19,8 @@ use crate::worker::zygote::{self, Role, ZygoteLink};
 
 /// After so many zygotes that did not live, there is no further try.
 const TRIES: u32 = 5;
+/// What its notes are about.
+const ABOUT: &str = "zygote";
 
 /// The zygote, or the intention to start another.
 pub(super) struct Helper {
@@ -183,7 +185,7 @@ impl Supervisor {
 
     fn degrade(&mut self, core: &mut Core, why: &str) {
         core.degraded = true;
-        log::error!("{why}: no worker can be started any more");
+        (core.notes).set(ABOUT, format!("{why}: no worker can be started any more"));
         if self.shared.control.os_name().is_some() {
             let nothing = Role::Program(Vec::new());
             self.zygote.janitor = self
@@ -226,9 +228,12 @@ impl Supervisor {
         core = shared.lock();
         let installed = started.and_then(|link| self.zygote.install(link, &self.sources));
         match installed {
-            Ok(()) => self.zygote.refusals = 0,
+            Ok(()) => {
+                core.notes.clear(ABOUT);
+                self.zygote.refusals = 0;
+            }
             Err(e) => {
-                log::error!("the zygote cannot be started again: {e}");
+                (core.notes).set(ABOUT, format!("the zygote cannot be started again: {e}"));
                 self.zygote.refusals += 1;
                 self.zygote.not_before = Instant::now() + self.zygote_delay();
                 self.note_bad_zygote(&mut core, &e);

@@ -3,7 +3,6 @@
 //! What "alive" means is said in the parent module.
 
 use std::ffi::{CStr, CString};
-use std::io::Write as _;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
 use super::super::load_table::{MAGIC, NAME_BYTES, Owner, STABLE_BYTES};
 use crate::error::{Error, Result};
+use crate::sys::proc_stat::ProcStat;
 
 /// Where POSIX shared memory has its names on Linux (fixed in glibc and musl).
 const DIRECTORY: &CStr = c"/dev/shm";
@@ -221,41 +221,6 @@ impl Identity {
     }
 }
 
-/// The parts of `/proc/<pid>/stat` that matter here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ProcStat {
-    pub(super) pid: u32,
-    pub(super) state: u8,
-    pub(super) start_time: u64,
-}
-
-impl ProcStat {
-    /// `Ok(None)`: the file is there and cannot be understood.
-    pub(super) fn read(path: &CStr) -> Result<Option<Self>, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = openat(rustix::fs::CWD, path, flags, Mode::empty())?;
-        let mut bytes = [0; 1024];
-        let n = pread(&file, &mut bytes[..], 0)?;
-        Ok(Self::parse(&bytes[..n]))
-    }
-
-    /// `pid (comm) state ppid ...`; `comm` may itself hold parentheses and blanks, and no field
-    /// after it does. The start time is field 22, the 20th after `comm`.
-    pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
-        let pid = line.split(|&byte| byte == b' ').next()?;
-        let end_of_comm = line.iter().rposition(|&byte| byte == b')')?;
-        let mut fields = line.get(end_of_comm + 2..)?.split(|&byte| byte == b' ');
-        let state = *fields.next()?.first()?;
-        let start_time = number(fields.nth(18)?)?;
-        Some(Self {
-            pid: u32::try_from(number(pid)?).ok()?,
-            state,
-            start_time,
-        })
-    }
-}
-
 /// Whether the owner's process certainly does not run any more. In doubt it does.
 fn process_is_gone(owner: &Owner) -> bool {
     let here = Identity::of_this_process();
@@ -272,13 +237,7 @@ fn process_is_gone(owner: &Owner) -> bool {
         Err(Errno::SRCH) => return true,
         Err(_) => None, // an old kernel, or no descriptors left
     };
-    let mut path = [0_u8; 32];
-    // Never fails: 17 bytes and at most 10 digits.
-    let _ = write!(&mut path[..], "/proc/{pid}/stat\0", pid = owner.pid);
-    let Ok(path) = CStr::from_bytes_until_nul(&path) else {
-        return false;
-    };
-    let stat = match ProcStat::read(path) {
+    let stat = match ProcStat::of(owner.pid) {
         Ok(Some(stat)) => stat,
         Ok(None) => return false,
         Err(errno) => return matches!(errno, Errno::NOENT | Errno::SRCH),

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::process::{Pid, geteuid};
 
-use super::super::load_table::{Counter, CrashRecord, DecisionRecord, LOG_RECORDS, Load, Text};
-use super::names::{ProcStat, clean_if};
+use super::super::load_table::{CrashRecord, DecisionRecord, LOG_RECORDS, Text};
+use super::names::clean_if;
 use super::*;
 use crate::sys::sync::Ordering::Relaxed;
 use std::path::PathBuf;
@@ -156,42 +156,46 @@ fn a_monitor_reads_what_the_host_wrote() {
     };
     assert_eq!(found(&name), Some(me));
 
-    for (n, counter) in (1..).zip(Counter::ALL) {
-        segment.set(counter, n);
-    }
-    for (n, counter) in (1..).zip(Counter::ALL) {
-        assert_eq!(reader.counter(counter), n, "{counter:?}");
-    }
-
-    segment.set_load(
-        2,
-        Load {
-            state: 255,
-            outstanding: 70_002,
-        },
-    );
-    segment.set_load(3, Load::default()); // no such row
-    assert_eq!(
-        reader.load(2),
-        Some(Load {
-            state: 255,
-            outstanding: 70_002
-        })
-    );
-    assert_eq!(reader.load(1), Some(Load::default()));
-    assert_eq!(reader.load(3), None);
-
     assert_eq!(reader.read_row(2), None, "nothing published yet");
+    let mut publisher = segment.publisher().unwrap();
     let row = Row {
         pid: 77,
-        since_ms: -1,
+        started_ms: -1,
         busy_ns: u64::MAX,
         ..Row::default()
     };
-    segment.row_writer(2).unwrap().publish(&row);
+    publisher.row(2, &row);
+    publisher.row(3, &row); // no such row
     assert_eq!(reader.read_row(2), Some(row));
     assert_eq!((reader.read_row(1), reader.read_row(3)), (None, None));
 
+    let (engine, notes) = (EngineRecord::filled(5), NotesRecord::filled(6));
+    assert_eq!((reader.engine(), reader.notes()), (None, None));
+    publisher.engine(&engine);
+    publisher.notes(&notes);
+    assert_eq!(
+        (reader.engine(), reader.notes()),
+        (Some(engine), Some(notes))
+    );
+
+    let (class, times) = (ClassRecord::filled(7), HistogramRecord::filled(8));
+    publisher.class(1, &class);
+    publisher.class(2, &class); // no such class
+    publisher.histogram(1, Times::Run, &times);
+    publisher.histogram(2, Times::Run, &times);
+    let classes = [0, 1, 2].map(|index| reader.class(index));
+    assert_eq!(classes, [None, Some(class), None]);
+    for index in 0..3 {
+        assert_eq!(reader.histogram(index, Times::Queue), None);
+        let run = reader.histogram(index, Times::Run);
+        assert_eq!(run, (index == 1).then_some(times));
+    }
+
+    let deaths = std::array::from_fn(|signal| signal as u64);
+    publisher.deaths(&deaths);
+    assert_eq!(reader.deaths(), deaths);
+
+    drop(publisher);
     drop(segment);
     assert!(!name.path().exists());
     assert_eq!(
@@ -212,25 +216,54 @@ fn a_private_table_has_no_name_and_works_alike() {
         (segment.engine_name(), segment.pid()),
         (String::new(), std::process::id())
     );
-    segment.set(Counter::Submitted, 2);
     let row = Row {
         state: 1,
         ..Row::default()
     };
-    let mut writer = segment.row_writer(1).unwrap();
-    writer.publish(&row);
+    let mut publisher = segment.publisher().unwrap();
+    publisher.row(1, &row);
     assert_eq!(segment.read_row(1), Some(row));
     drop(segment);
-    writer.publish(&row); // the memory is still there
+    publisher.row(1, &Row::default()); // the memory is still there
 }
 
 #[test]
-fn a_row_has_one_writer() {
+fn a_segment_has_one_publisher() {
     let segment = ControlSegment::private(2).unwrap();
-    let first = segment.row_writer(0).unwrap();
-    assert!(segment.row_writer(0).is_none() && segment.row_writer(2).is_none());
+    let first = segment.publisher().unwrap();
+    assert!(segment.publisher().is_none());
     drop(first);
-    assert!(segment.row_writer(0).is_some());
+    assert!(segment.publisher().is_some());
+}
+
+/// The bytes of a named segment.
+fn contents(name: &Name) -> Vec<u8> {
+    std::fs::read(name.path()).unwrap()
+}
+
+#[test]
+fn what_has_not_changed_is_not_published_again() {
+    let name = Name::new();
+    let segment = ControlSegment::create(&name, 2).unwrap();
+    let mut publisher = segment.publisher().unwrap();
+    let mut publish = |n| {
+        publisher.row(1, &Row::filled(n));
+        publisher.engine(&EngineRecord::filled(n));
+        publisher.class(0, &ClassRecord::filled(n));
+        publisher.histogram(0, Times::Queue, &HistogramRecord::filled(n));
+        publisher.notes(&NotesRecord::filled(n));
+        publisher.deaths(&[n; SIGNALS]);
+    };
+    // All zeros too are published for the first time.
+    let mut before = contents(&name);
+    for n in [0, 1, 2, 1] {
+        publish(n);
+        let after = contents(&name);
+        assert_ne!(before, after, "{n}");
+        publish(n);
+        before = contents(&name);
+        assert_eq!(before, after, "{n}");
+    }
 }
 
 #[test]
@@ -241,7 +274,7 @@ fn the_logs_keep_the_last_records() {
     assert!(reader.decisions().is_empty() && reader.crashes().is_empty());
     for n in 0..LOG_RECORDS as u64 + 5 {
         let decision = DecisionRecord {
-            detail: n,
+            queued: n,
             ..DecisionRecord::default()
         };
         assert_eq!(segment.log_decision(&decision), n);
@@ -249,11 +282,11 @@ fn the_logs_keep_the_last_records() {
     let decisions = reader.decisions();
     assert_eq!(decisions.len(), LOG_RECORDS);
     for (n, (number, decision)) in (5..).zip(&decisions) {
-        assert_eq!((*number, decision.detail), (n, n));
+        assert_eq!((*number, decision.queued), (n, n));
     }
     let crash = CrashRecord {
         signal: 9,
-        text: Text::new("gone"),
+        place: Text::new("gone"),
         ..CrashRecord::default()
     };
     assert_eq!(segment.log_crash(&crash), 0);
@@ -472,8 +505,8 @@ fn no_reader_ever_sees_a_torn_row_or_record() {
     const ROUNDS: u64 = 200_000;
     let name = Name::new();
     let segment = ControlSegment::create(&name, 1).unwrap();
-    let mut writer = segment.row_writer(0).unwrap();
-    writer.publish(&Row::default());
+    let mut publisher = segment.publisher().unwrap();
+    publisher.row(0, &Row::default());
     let done = AtomicBool::new(false);
     let (rows, records) = std::thread::scope(|scope| {
         let rows = scope.spawn(|| {
@@ -501,11 +534,19 @@ fn no_reader_ever_sees_a_torn_row_or_record() {
                     assert_eq!(decision, DecisionRecord::filled(number), "torn");
                     seen += 1;
                 }
+                if let Some(engine) = reader.engine() {
+                    assert_eq!(engine, EngineRecord::filled(engine.at_ns), "torn");
+                }
+                if let Some(times) = reader.histogram(1, Times::Run) {
+                    assert_eq!(times, HistogramRecord::filled(times.sum_ns), "torn");
+                }
             }
             seen
         });
         for n in 0..ROUNDS {
-            writer.publish(&Row::filled(n));
+            publisher.row(0, &Row::filled(n));
+            publisher.engine(&EngineRecord::filled(n));
+            publisher.histogram(1, Times::Run, &HistogramRecord::filled(n));
             assert_eq!(segment.log_decision(&DecisionRecord::filled(n)), n);
         }
         done.store(true, Relaxed);
@@ -522,7 +563,7 @@ fn no_reader_ever_sees_a_torn_row_or_record() {
 fn a_row_whose_writer_died_in_the_middle_is_not_read() {
     let name = Name::new();
     let segment = ControlSegment::create(&name, 1).unwrap();
-    segment.row_writer(0).unwrap().publish(&Row::default());
+    segment.publisher().unwrap().row(0, &Row::default());
     let reader = ControlReader::open(&name).unwrap();
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -531,23 +572,6 @@ fn a_row_whose_writer_died_in_the_middle_is_not_read() {
     let row = (segment_bytes(1) - 4096) as u64;
     file.write_all_at(&3_u64.to_ne_bytes(), row).unwrap();
     assert_eq!(reader.read_row(0), None);
-}
-
-#[test]
-fn a_stat_line_is_understood_whatever_the_command_is_called() {
-    let line = b"4711 (a) S 1 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 98765 20 21\n";
-    let stat = ProcStat {
-        pid: 4711,
-        state: b'Z',
-        start_time: 98765,
-    };
-    assert_eq!(ProcStat::parse(line), Some(stat));
-    for bad in [&b""[..], b"1", b"1 (x)", b"1 (x) R 1 2", b"x (x) R 1"] {
-        assert_eq!(ProcStat::parse(bad), None);
-    }
-    let me = ProcStat::read(c"/proc/self/stat").unwrap().unwrap();
-    assert_eq!(me.pid, std::process::id());
-    assert!(me.start_time > 0 && Identity::of_this_process().pid_namespace > 0);
 }
 
 /// Set in the process that [`a_small_dev_shm_is_an_error_and_no_sigbus`] starts.
@@ -596,8 +620,9 @@ fn inside_a_small_dev_shm() {
     assert!(matches!(answer, Err(Error::NoMemory(_))), "{answer:?}");
     assert!(!name.path().exists(), "nothing is left behind");
     let segment = ControlSegment::create(&name, 64).unwrap();
+    let mut publisher = segment.publisher().unwrap();
     for worker in 0..64 {
-        segment.row_writer(worker).unwrap().publish(&Row::default());
+        publisher.row(worker, &Row::filled(1));
     }
     let second = Name::new();
     assert!(matches!(

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// The buckets of a histogram.
+pub(crate) const HISTOGRAM_BUCKETS: usize = 118;
+/// The notes that a segment has room for.
+pub(crate) const NOTES: usize = 8;
+
 /// A field of a record and the words that it takes in the segment.
 trait Field: Copy {
     const WORDS: usize;
@@ -37,6 +42,31 @@ impl Field for i64 {
     }
     fn get(words: &[u64]) -> Self {
         words[0].cast_signed()
+    }
+}
+
+/// A share of something, or nothing: bit 32 says which.
+impl Field for Option<f32> {
+    const WORDS: usize = 1;
+    fn put(self, words: &mut [u64]) {
+        words[0] = self.map_or(0, |share| 1 << 32 | u64::from(share.to_bits()));
+    }
+    fn get(words: &[u64]) -> Self {
+        let bits = words[0].checked_sub(1 << 32)?;
+        let share = f32::from_bits(u32::try_from(bits).ok()?);
+        share.is_finite().then_some(share)
+    }
+}
+
+impl<F: Field, const K: usize> Field for [F; K] {
+    const WORDS: usize = F::WORDS * K;
+    fn put(self, words: &mut [u64]) {
+        for (field, words) in self.into_iter().zip(words.chunks_mut(F::WORDS)) {
+            field.put(words);
+        }
+    }
+    fn get(words: &[u64]) -> Self {
+        std::array::from_fn(|i| F::get(&words[i * F::WORDS..][..F::WORDS]))
     }
 }
 
@@ -119,9 +149,15 @@ macro_rules! record {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq)]
         $vis struct $name {
             $( $(#[$field_meta])* pub $field: $type, )*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::decode(&[0; $n])
+            }
         }
 
         #[cfg(test)]
@@ -163,10 +199,136 @@ macro_rules! record {
 }
 
 record! {
-    /// What the supervisor last said about one worker. What `state`, `class` and `kind` mean is
-    /// the engine's vocabulary.
+    /// What the supervisor last said about the engine as a whole. What `state` and `memory_state`
+    /// mean is the engine's vocabulary.
+    pub(crate) struct EngineRecord in 63 words {
+        /// When it said so; milliseconds of Unix time.
+        at_ms: i64,
+        /// The same by `CLOCK_MONOTONIC`, in ns.
+        at_ns: u64,
+        /// 1: nothing changes until the supervisor is woken, so all this still holds.
+        resting: u32,
+        /// What the engine is about.
+        state: u32,
+        /// The library's version.
+        version: Text<2>,
+        /// The dispatch policy.
+        policy: Text<2>,
+        /// The scaling policy.
+        scaling: Text<2>,
+        /// Processors that the host may use.
+        cpus: u32,
+        /// The share of them in use.
+        cpu: Option<f32>,
+        /// The share of memory in use.
+        memory: Option<f32>,
+        /// The share of time in which tasks stood still for lack of memory.
+        memory_pressure: Option<f32>,
+        /// What the engine does about memory.
+        memory_state: u32,
+        /// Tasks accepted.
+        submitted: u64,
+        /// Tasks that ended well.
+        completed: u64,
+        /// Tasks whose handler reported an error.
+        failed: u64,
+        /// Tasks that ended with the death of their worker.
+        crashed: u64,
+        /// Tasks that ran past their deadline.
+        timed_out: u64,
+        /// Tasks that ended cancelled.
+        cancelled: u64,
+        /// Submissions refused because something was full.
+        would_block: u64,
+        /// Tasks handed back unstarted.
+        recalled: u64,
+        /// Tasks that went from a dead worker to another.
+        redispatched: u64,
+        /// Starts repeated after a death or a failure.
+        retried: u64,
+        /// Worker processes started.
+        spawned: u64,
+        /// Worker processes ended without being asked to.
+        died: u64,
+        /// Worker processes that the engine ended.
+        killed: u64,
+        /// Worker processes that were replaced because they were used up.
+        recycled: u64,
+        /// Worker processes that broke the protocol.
+        violations: u64,
+        /// Failures of a dispatch policy.
+        policy_failures: u64,
+        /// Now: tasks that no worker has.
+        queued: u64,
+        /// Now: tasks on workers.
+        on_workers: u64,
+        /// Now: completions that nobody has fetched.
+        unpolled: u64,
+        /// Now: worker processes that are ready.
+        workers: u64,
+        /// Now: bytes of the payload arena in use.
+        payload_bytes: u64,
+        /// Bytes of the payload arena.
+        payload_capacity: u64,
+        /// 1: no worker can be started any more.
+        degraded: u32,
+    }
+}
+
+record! {
+    /// What the supervisor last said about one class of workers.
+    pub(crate) struct ClassRecord in 63 words {
+        /// Worker processes that are ready.
+        workers: u32,
+        /// Worker processes that are being started.
+        starting: u32,
+        /// Workers wanted.
+        target: u32,
+        /// Fewest workers.
+        min: u32,
+        /// Most workers.
+        max: u32,
+        /// Threads of each.
+        threads: u32,
+        /// Tasks that no worker has.
+        queued: u64,
+        /// Tasks on workers.
+        on_workers: u64,
+        /// Since when the oldest of the queued tasks waits, in ns of `CLOCK_MONOTONIC`; 0: none does.
+        /// Not its age, which grows without a word of the supervisor's.
+        oldest_since_ns: u64,
+        /// How its workers were placed.
+        placement: Text<20>,
+        /// 1: no worker can be started, and `why` says why not.
+        broken: u32,
+        /// See `broken`.
+        why: Text<31>,
+    }
+}
+
+record! {
+    /// How long something took, over many times.
+    pub(crate) struct HistogramRecord in 127 words {
+        /// All of them together, in ns.
+        sum_ns: u64,
+        /// How many lie in each bucket (the engine's buckets).
+        counts: [u64; HISTOGRAM_BUCKETS],
+    }
+}
+
+record! {
+    /// What could not be done as the settings ask; empty texts are none.
+    pub(crate) struct NotesRecord in 143 words {
+        /// In the order in which they came up.
+        texts: [Text<16>; NOTES],
+    }
+}
+
+record! {
+    /// What the supervisor last said about one worker. What `state` and `class` mean is the
+    /// engine's vocabulary.
     pub(crate) struct Row in 31 words {
-        /// What the worker is doing: starting, ready, draining, dead, ...
+        /// What the worker is doing: starting, ready, draining, ...; 0: there is none.
         state: u32,
         /// Its process id, in the host's pid namespace; 0 if there is none.
         pid: u32,
@@ -174,86 +336,64 @@ record! {
         incarnation: u64,
         /// The class of tasks that it takes.
         class: u32,
-        /// Handler, program or a language runtime's own child.
-        kind: u32,
         /// The threads that run tasks.
         threads: u32,
         /// Tasks that it may hold at once.
-        credits: u32,
+        depth: u32,
         /// Tasks handed to it and not started.
         queued: u32,
         /// Tasks started and not settled.
         running: u32,
-        /// Tasks handed to it in this incarnation.
-        dispatched: u64,
-        /// Tasks completed in this incarnation.
+        /// Tasks ended in this incarnation.
         completed: u64,
         /// Tasks whose handler reported an error.
         failed: u64,
         /// Tasks settled as crashed when earlier incarnations died.
         crashed: u64,
-        /// Tasks settled as timed out.
-        timed_out: u64,
-        /// Tasks that ended cancelled.
-        cancelled: u64,
-        /// Tasks recalled from it before they started.
-        returned: u64,
         /// Time spent in handlers, over all its threads.
         busy_ns: u64,
-        /// Service time of the task that it finished last.
-        last_service_ns: u64,
         /// Smoothed service time.
-        mean_service_ns: u64,
+        service_ns: u64,
         /// CPU time as the kernel counts it.
         cpu_ns: u64,
+        /// CPU use lately, of 1000 for one processor.
+        cpu_permille: u32,
         /// Resident memory.
         rss_bytes: u64,
-        /// How often this place has lost its process.
-        deaths: u32,
-        /// The signal that ended the last one; 0 if none did, or none has ended.
-        last_signal: u32,
         /// When this process was started; milliseconds of Unix time.
         started_ms: i64,
-        /// Since when it has been in `state`; milliseconds of Unix time.
-        since_ms: i64,
-        /// When it last finished a task; milliseconds of Unix time, 0 for never.
-        last_done_ms: i64,
     }
 }
 
 record! {
     /// One scaling decision and what it was made from.
-    pub(crate) struct DecisionRecord in 15 words {
+    pub(crate) struct DecisionRecord in 31 words {
         /// When; milliseconds of Unix time.
         at_ms: i64,
         /// The class of workers.
         class: u32,
         /// What was decided (the engine's vocabulary).
         action: u32,
-        /// Why (the engine's vocabulary).
-        reason: u32,
         /// Workers before.
         before: u32,
         /// Workers wanted.
         after: u32,
-        /// Of those before, how many were still starting.
+        /// Workers that were starting.
         starting: u32,
         /// Threads of the ready workers.
         threads: u32,
-        /// Tasks waiting.
-        queued: u32,
-        /// Tasks running.
-        running: u32,
-        /// Age of the oldest waiting task.
-        oldest_us: u64,
-        /// CPU in use, of 1000.
-        cpu_permille: u32,
-        /// Memory in use, of 1000.
-        memory_permille: u32,
-        /// How long no further action is taken.
-        cooldown_ms: u32,
-        /// Belongs to `reason`.
-        detail: u64,
+        /// Tasks that no worker had.
+        queued: u64,
+        /// Tasks on workers.
+        on_workers: u64,
+        /// Age of the oldest task without a worker.
+        oldest_ns: u64,
+        /// The share of the processors in use.
+        cpu: Option<f32>,
+        /// The share of memory in use.
+        memory: Option<f32>,
+        /// Why.
+        reason: Text<19>,
     }
 }
 
@@ -266,32 +406,26 @@ record! {
         worker: u32,
         /// The process that ended.
         pid: u32,
-        /// Which life of the place it was.
-        incarnation: u64,
         /// The class of tasks that it took.
         class: u32,
-        /// What ended it: a signal, an exit, a kill for a deadline, a violation, ...
-        kind: u32,
         /// The signal; 0 if it exited, or if that is unknown.
         signal: u32,
         /// The exit code, if it exited.
         exit_code: u32,
-        /// The address that a memory fault named.
-        fault_address: u64,
         /// Tasks that it had started.
         started: u32,
         /// Tasks that it had not started and that went elsewhere.
         returned: u32,
         /// How long it lived.
         uptime_ms: u64,
-        /// The task held responsible: bytes 0 to 7 of its id, big-endian; 0 if none is.
+        /// 1: a task is held responsible.
+        convicted: u32,
+        /// That task: bytes 0 to 7 of its id, big-endian.
         task_high: u64,
         /// Bytes 8 to 15 of that id.
         task_low: u64,
-        /// 1 if that task is convicted, 0 if it is a suspect.
-        convicted: u32,
-        /// What else is known, as text.
-        text: Text<16>,
+        /// Where it crashed: function and line.
+        place: Text<19>,
     }
 }
 
@@ -307,27 +441,52 @@ mod tests {
             incarnation: u64::MAX,
             busy_ns: 1 << 63,
             started_ms: i64::MIN,
-            since_ms: -1,
-            last_done_ms: i64::MAX,
             ..Row::default()
         };
         assert_eq!(Row::decode(&row.encode()), row);
         let crash = CrashRecord {
-            at_ms: 1,
+            at_ms: -1,
             signal: 11,
             convicted: 1,
-            text: Text::new("null pointer"),
+            place: Text::new("null pointer"),
             ..CrashRecord::default()
         };
         assert_eq!(CrashRecord::decode(&crash.encode()), crash);
-        assert_eq!(crash.text.to_string(), "null pointer");
+        assert_eq!(crash.place.to_string(), "null pointer");
         let decision = DecisionRecord {
             action: 1,
-            detail: 7,
+            cpu: Some(0.25),
+            reason: Text::new(&"x".repeat(152)),
             ..DecisionRecord::default()
         };
         assert_eq!(DecisionRecord::decode(&decision.encode()), decision);
-        assert_eq!(decision.encode()[14], 7, "the last field fills the record");
+        assert_ne!(decision.encode()[30], 0, "the last field fills the record");
+        let mut histogram = HistogramRecord::default();
+        (histogram.sum_ns, histogram.counts[HISTOGRAM_BUCKETS - 1]) = (7, 9);
+        let words = histogram.encode();
+        assert_eq!((words[0], words[HISTOGRAM_BUCKETS]), (7, 9));
+        assert_eq!(HistogramRecord::decode(&words), histogram);
+        let mut notes = NotesRecord::default();
+        notes.texts[NOTES - 1] = Text::new("the last one");
+        assert_eq!(NotesRecord::decode(&notes.encode()), notes);
+        assert_ne!(EngineRecord::default(), EngineRecord::filled(1));
+        assert_ne!(ClassRecord::default(), ClassRecord::filled(1));
+    }
+
+    #[test]
+    fn a_share_is_finite_or_there_is_none() {
+        let there_and_back = |share: Option<f32>| {
+            let mut word = [0];
+            share.put(&mut word);
+            Option::<f32>::get(&word)
+        };
+        for share in [None, Some(0.0), Some(0.5), Some(-1.0), Some(f32::MAX)] {
+            assert_eq!(there_and_back(share), share);
+        }
+        assert_eq!(there_and_back(Some(f32::NAN)), None);
+        for nonsense in [1, u64::from(u32::MAX), u64::MAX, 1 << 33] {
+            assert_eq!(Option::<f32>::get(&[nonsense]), None, "{nonsense:#x}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rustix::process::Pid;
 use rustix::thread::{self, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
+use crate::cpu_list;
 use crate::error::{Error, Result};
 
 /// The number of a processor, as Linux counts them.
@@ -106,34 +107,13 @@ fn siblings(cpu: Cpu) -> Vec<Cpu> {
         cpu.0
     );
     fs::read_to_string(path)
-        .map(|list| parse_list(&list))
+        .map(|list| cpu_list::parse(&list).into_iter().map(Cpu).collect())
         .unwrap_or_default()
-}
-
-/// Reads a kernel list such as `0-2,8`; what cannot be read is left out.
-fn parse_list(list: &str) -> Vec<Cpu> {
-    list.trim()
-        .split(',')
-        .filter_map(|part| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some(first.parse::<u16>().ok()?..=last.parse().ok()?)
-        })
-        .flatten()
-        .map(Cpu)
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kernel_lists_are_read() {
-        assert_eq!(parse_list("0\n"), [Cpu(0)]);
-        assert_eq!(parse_list("0-2,8"), [Cpu(0), Cpu(1), Cpu(2), Cpu(8)]);
-        assert_eq!(parse_list(""), []);
-        assert_eq!(parse_list("x,3"), [Cpu(3)]);
-    }
 
     #[test]
     fn two_processors_are_two() {

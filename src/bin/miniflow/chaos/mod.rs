@@ -31,6 +31,7 @@ use self::random::Random;
 use self::report::{Findings, KillsBy, Report};
 use self::starts::StartLog;
 use crate::error::{Error, Result};
+use crate::verdict::Verdict;
 
 /// Tasks of one run, at most; 16 bytes of the start log each, once it has started.
 const TASKS: usize = 1 << 26;
@@ -71,22 +72,14 @@ pub(crate) struct Args {
     sabotage: Option<Sabotage>,
 }
 
-/// A report, and whether all is well.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    pub(crate) text: String,
-    pub(crate) clean: bool,
-}
-
-impl Verdict {
-    fn of(report: &Report, json: bool) -> Self {
-        Self {
-            text: match json {
-                true => report.json(),
-                false => report.to_string(),
-            },
-            clean: report.is_clean(),
-        }
+/// The report as it is printed, and whether all is well.
+fn verdict(report: &Report, json: bool) -> Verdict {
+    Verdict {
+        text: match json {
+            true => report.json(),
+            false => report.to_string(),
+        },
+        clean: report.is_clean(),
     }
 }
 
@@ -107,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let mut findings = unleash(args, seed)?;
     findings.respawn = respawn;
     findings.leftovers = before.left();
-    Ok(Verdict::of(&Report::new(&findings), args.json))
+    Ok(verdict(&Report::new(&findings), args.json))
 }
 
 fn random_seed() -> Result<u64> {
@@ -293,7 +286,7 @@ impl Chaos<'_> {
         let mut findings = self.findings();
         findings.stats = engine.stats();
         (findings.counts, findings.violations) = (counts, violations);
-        let verdict = Verdict::of(&Report::new(&findings), self.args.json);
+        let verdict = verdict(&Report::new(&findings), self.args.json);
         let _ = io::stdout().lock().write_all(verdict.text.as_bytes());
         std::process::exit(1)
     }

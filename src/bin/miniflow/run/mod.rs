@@ -18,7 +18,7 @@ mod progress;
 mod resume;
 mod row;
 mod script;
-mod signals;
+pub(crate) mod signals;
 mod source;
 mod tally;
 
