@@ -8,7 +8,7 @@ use crate::engine::scaling::{Proposal, Scaling, ScalingPolicy, Snapshot};
 use crate::error::{Error, Result};
 use crate::ffi::config::{
     MF_SCALING_ADAPTIVE, MF_SCALING_COMPATIBLE, MF_SCALING_CUSTOM, MF_SCALING_DEFAULT,
-    MF_SCALING_OFF, mf_config,
+    MF_SCALING_FAILED, MF_SCALING_OFF, mf_config,
 };
 use crate::ffi::error::guard;
 use crate::ffi::handle;
@@ -132,6 +132,10 @@ impl ScalingPolicy for ForeignScaling {
         // SAFETY: a function of this type by the word of whoever called `mf_engine_start`, with its
         // own argument, and a snapshot and counters that stay until it returns.
         let answer = unsafe { (self.function)(self.user, &raw const snapshot) };
+        if answer == MF_SCALING_FAILED {
+            // Not `panic!`: that would write to stderr first.
+            std::panic::resume_unwind(Box::new("the scaling function says that it failed"));
+        }
         let workers = u32::try_from(answer).ok()?;
         Some(Proposal::new(workers, "the scaling function says so"))
     }

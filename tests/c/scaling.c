@@ -132,6 +132,13 @@ static void decisions(mf_config cfg) {
 
   wanted = INT32_MIN; /* no answer */
   IS(run(&cfg), 1);
+  wanted = MF_SCALING_FAILED;
+  engine = start(&cfg);
+  IS(work(engine), 1);
+  CHECK(mf_scaling_decisions(engine, &last, sizeof last, 1) > 0);
+  IS(last.action, MF_DECISION_FAILURE);
+  IS(last.after, 1);
+  IS(mf_engine_free(engine), MF_OK);
   wanted = 0; /* the last one stays */
   IS(run(&cfg), 1);
 }
