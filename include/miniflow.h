@@ -140,6 +140,18 @@
 /** In mf_scaling_decision.action: none, because the policy failed. */
 #define MF_DECISION_FAILURE 4
 
+/** In mf_scaling_snapshot.memory_state: there is enough. */
+#define MF_MEMORY_AMPLE 0
+
+/** In mf_scaling_snapshot.memory_state: nothing grows. */
+#define MF_MEMORY_NO_GROWTH 1
+
+/** In mf_scaling_snapshot.memory_state: idle workers leave, too. */
+#define MF_MEMORY_SHEDDING 2
+
+/** In mf_scaling_snapshot.memory_state: submits are refused, too. */
+#define MF_MEMORY_REFUSING 3
+
 /** In mf_task_info.state: not started. */
 #define MF_TASK_QUEUED 0
 
@@ -202,6 +214,9 @@
 
 /** In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker. */
 #define MF_SCALING_COMPATIBLE 4
+
+/** For an mf_scaling_fn to return: it failed. That is logged and kept among the decisions. */
+#define MF_SCALING_FAILED (-2)
 
 /**
  * In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
@@ -450,19 +465,64 @@ typedef struct mf_engine_stats {
   uint64_t policy_failures;
 } mf_engine_stats;
 
+/** The load of a class of workers at one moment: what an mf_scaling_fn is shown. */
+typedef struct mf_scaling_snapshot {
+  /** The library's sizeof(mf_scaling_snapshot); a later version may have more at its end. */
+  uint32_t size;
+  /** MF_CPU_BOUND or MF_IO_BOUND. */
+  mf_class task_class;
+  /** Nanoseconds since the engine was started. */
+  uint64_t now_ns;
+  /** mf_class_config.min_workers. */
+  uint32_t min_workers;
+  /** mf_class_config.max_workers. */
+  uint32_t max_workers;
+  /** Workers wanted at present. */
+  uint32_t target;
+  /** Workers that take tasks. */
+  uint32_t ready;
+  /** Workers that are being started. */
+  uint32_t starting;
+  /** Threads of each worker. */
+  uint32_t threads;
+  /** Most tasks on one worker. */
+  uint32_t peak;
+  /** MF_MEMORY_*. */
+  int32_t memory_state;
+  /** Tasks that no worker has. */
+  uint64_t queued;
+  /** Tasks on workers, running or next in line. */
+  uint64_t on_workers;
+  /** Nanoseconds that the task has waited that has waited longest for a worker. */
+  uint64_t oldest_ns;
+  /** Average nanoseconds of a task; 0 = not known yet. */
+  uint64_t service_ns;
+  /** Tasks that workers have ended since the start. */
+  uint64_t ended;
+  /** The share of the processors in use, in 1/1000; -1 = not known. */
+  int32_t cpu_permille;
+  /** The share of memory in use, in 1/1000; -1 = not known. */
+  int32_t memory_permille;
+  /**
+   * The share of the last 10 s in which tasks stood still for lack of memory, in 1/1000; -1 = not known.
+   */
+  int32_t pressure_permille;
+  /** 0. */
+  uint32_t reserved0;
+  /** Counters of the whole engine. */
+  const struct mf_engine_stats *stats;
+} mf_scaling_snapshot;
+
 /**
- * Chooses how many workers a class should have, given how many are wanted at present and counters
- * of the whole engine; < 0 leaves that as it is. What is beyond the class's limits is brought inside.
+ * Chooses how many workers a class should have, given its load; < 0 leaves that as it is, and MF_SCALING_FAILED
+ * says besides that it failed. What is beyond the class's limits is brought inside.
  *
  * It is called on a thread of its own, for one class after the other, while tasks are in flight or a
  * class has more workers than its minimum. It may be slow; mf_engine_stop() waits for it, but not
  * longer than a second, so what it uses must outlive it. It must not throw a C++ exception or longjmp
- * out. The counters are valid until it returns.
+ * out. The snapshot, and what it points to, are valid until it returns.
  */
-typedef int32_t (*mf_scaling_fn)(void *user,
-                                 mf_class task_class,
-                                 const struct mf_engine_stats *stats,
-                                 uint32_t workers);
+typedef int32_t (*mf_scaling_fn)(void *user, const struct mf_scaling_snapshot *snapshot);
 
 /** An affinity of one class. Part of mf_config, frozen: 24 bytes. */
 typedef struct mf_class_affinity {

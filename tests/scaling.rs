@@ -21,10 +21,11 @@ use miniflow::{
 };
 
 fn scaled(min: u32, max: u32, scaling: Scaling) -> Builder {
-    // Other tests may keep the processors busy.
+    // Others may use this machine.
+    let scaling = scaling.cpu(1.0).memory(1.0).memory_pressure(1.0);
     cpu_only(min, 1)
         .workers_between(Class::CpuBound, min, max)
-        .scaling(scaling.cpu(1.0))
+        .scaling(scaling)
 }
 
 fn sleep_50_ms(_: &mut miniflow::worker::Task<'_>) -> miniflow::worker::TaskResult {

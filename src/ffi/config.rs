@@ -44,6 +44,9 @@ pub const MF_SCALING_ADAPTIVE: i32 = 3;
 /// In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker.
 pub const MF_SCALING_COMPATIBLE: i32 = 4;
 
+/// For an mf_scaling_fn to return: it failed. That is logged and kept among the decisions.
+pub const MF_SCALING_FAILED: i32 = -2;
+
 /// In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
 /// or file capabilities.
 pub const MF_SANDBOX_NO_NEW_PRIVS: u32 = 1;
@@ -78,21 +81,15 @@ pub type mf_dispatch_fn = Option<
     ) -> i32,
 >;
 
-/// Chooses how many workers a class should have, given how many are wanted at present and counters
-/// of the whole engine; < 0 leaves that as it is. What is beyond the class's limits is brought inside.
+/// Chooses how many workers a class should have, given its load; < 0 leaves that as it is, and MF_SCALING_FAILED
+/// says besides that it failed. What is beyond the class's limits is brought inside.
 ///
 /// It is called on a thread of its own, for one class after the other, while tasks are in flight or a
 /// class has more workers than its minimum. It may be slow; mf_engine_stop() waits for it, but not
 /// longer than a second, so what it uses must outlive it. It must not throw a C++ exception or longjmp
-/// out. The counters are valid until it returns.
-pub type mf_scaling_fn = Option<
-    unsafe extern "C" fn(
-        user: *mut c_void,
-        task_class: mf_class,
-        stats: *const mf_engine_stats,
-        workers: u32,
-    ) -> i32,
->;
+/// out. The snapshot, and what it points to, are valid until it returns.
+pub type mf_scaling_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, snapshot: *const mf_scaling_snapshot) -> i32>;
 
 /// The workers of one class. Part of mf_config, frozen: 32 bytes.
 #[repr(C)]

@@ -8,12 +8,13 @@ use crate::engine::scaling::{Proposal, Scaling, ScalingPolicy, Snapshot};
 use crate::error::{Error, Result};
 use crate::ffi::config::{
     MF_SCALING_ADAPTIVE, MF_SCALING_COMPATIBLE, MF_SCALING_CUSTOM, MF_SCALING_DEFAULT,
-    MF_SCALING_OFF, mf_config,
+    MF_SCALING_FAILED, MF_SCALING_OFF, mf_config,
 };
 use crate::ffi::error::guard;
 use crate::ffi::handle;
 use crate::ffi::sized;
 use crate::ffi::types::*;
+use crate::status::MemoryState;
 
 /// The scaling that a configuration asks for.
 pub(crate) fn of(cfg: &mf_config) -> Result<Scaling> {
@@ -110,12 +111,8 @@ fn share(permille: u32) -> f32 {
     permille as f32 / 1000.0
 }
 
-type Function = unsafe extern "C" fn(
-    user: *mut c_void,
-    task_class: mf_class,
-    stats: *const mf_engine_stats,
-    workers: u32,
-) -> i32;
+type Function =
+    unsafe extern "C" fn(user: *mut c_void, snapshot: *const mf_scaling_snapshot) -> i32;
 
 /// An `mf_scaling_fn` with its argument.
 struct ForeignScaling {
@@ -131,26 +128,58 @@ impl ScalingPolicy for ForeignScaling {
     fn decide(&mut self, snapshot: &Snapshot) -> Option<Proposal> {
         let mut stats = mf_engine_stats::from(snapshot.stats);
         stats.size = sized::size_field::<mf_engine_stats>();
+        let snapshot = shown(snapshot, &raw const stats);
         // SAFETY: a function of this type by the word of whoever called `mf_engine_start`, with its
-        // own argument and counters that stay until it returns.
-        let answer = unsafe {
-            (self.function)(
-                self.user,
-                snapshot.class as i32,
-                &raw const stats,
-                snapshot.target,
-            )
-        };
+        // own argument, and a snapshot and counters that stay until it returns.
+        let answer = unsafe { (self.function)(self.user, &raw const snapshot) };
+        if answer == MF_SCALING_FAILED {
+            // Not `panic!`: that would write to stderr first.
+            std::panic::resume_unwind(Box::new("the scaling function says that it failed"));
+        }
         let workers = u32::try_from(answer).ok()?;
         Some(Proposal::new(workers, "the scaling function says so"))
     }
+}
+
+fn shown(seen: &Snapshot, stats: *const mf_engine_stats) -> mf_scaling_snapshot {
+    mf_scaling_snapshot {
+        size: sized::size_field::<mf_scaling_snapshot>(),
+        task_class: seen.class as i32,
+        now_ns: ns(seen.now),
+        min_workers: seen.min,
+        max_workers: seen.max,
+        target: seen.target,
+        ready: seen.ready,
+        starting: seen.starting,
+        threads: seen.threads,
+        peak: seen.peak,
+        memory_state: match seen.memory_state {
+            MemoryState::Ample => MF_MEMORY_AMPLE,
+            MemoryState::NoGrowth => MF_MEMORY_NO_GROWTH,
+            MemoryState::Shedding => MF_MEMORY_SHEDDING,
+            MemoryState::Refusing => MF_MEMORY_REFUSING,
+        },
+        queued: seen.queued,
+        on_workers: seen.on_workers,
+        oldest_ns: ns(seen.oldest),
+        service_ns: ns(seen.service),
+        ended: seen.ended,
+        cpu_permille: permille(seen.cpu),
+        memory_permille: permille(seen.memory),
+        pressure_permille: permille(seen.memory_pressure),
+        reserved0: 0,
+        stats,
+    }
+}
+
+fn ns(time: Duration) -> u64 {
+    sized::nanoseconds(time).cast_unsigned()
 }
 
 impl From<&Decision> for mf_scaling_decision {
     fn from(decision: &Decision) -> Self {
         let seen = &decision.snapshot;
         let since_1970 = decision.at.duration_since(SystemTime::UNIX_EPOCH);
-        let ns = |time: Duration| sized::nanoseconds(time).cast_unsigned();
         Self {
             size: 0, // set by `write_sized`
             task_class: seen.class as i32,

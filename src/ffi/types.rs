@@ -94,6 +94,15 @@ pub const MF_DECISION_RESIZE: i32 = 3;
 /// In mf_scaling_decision.action: none, because the policy failed.
 pub const MF_DECISION_FAILURE: i32 = 4;
 
+/// In mf_scaling_snapshot.memory_state: there is enough.
+pub const MF_MEMORY_AMPLE: i32 = 0;
+/// In mf_scaling_snapshot.memory_state: nothing grows.
+pub const MF_MEMORY_NO_GROWTH: i32 = 1;
+/// In mf_scaling_snapshot.memory_state: idle workers leave, too.
+pub const MF_MEMORY_SHEDDING: i32 = 2;
+/// In mf_scaling_snapshot.memory_state: submits are refused, too.
+pub const MF_MEMORY_REFUSING: i32 = 3;
+
 /// In mf_task_info.state: not started.
 pub const MF_TASK_QUEUED: i32 = 0;
 /// In mf_task_info.state: started by a worker.
@@ -349,6 +358,54 @@ pub struct mf_worker_row {
     pub service_ns: u64,
     /// Resident memory in bytes; 0: not measured yet.
     pub rss_bytes: u64,
+}
+
+/// The load of a class of workers at one moment: what an mf_scaling_fn is shown.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_scaling_snapshot {
+    /// The library's sizeof(mf_scaling_snapshot); a later version may have more at its end.
+    pub size: u32,
+    /// MF_CPU_BOUND or MF_IO_BOUND.
+    pub task_class: mf_class,
+    /// Nanoseconds since the engine was started.
+    pub now_ns: u64,
+    /// mf_class_config.min_workers.
+    pub min_workers: u32,
+    /// mf_class_config.max_workers.
+    pub max_workers: u32,
+    /// Workers wanted at present.
+    pub target: u32,
+    /// Workers that take tasks.
+    pub ready: u32,
+    /// Workers that are being started.
+    pub starting: u32,
+    /// Threads of each worker.
+    pub threads: u32,
+    /// Most tasks on one worker.
+    pub peak: u32,
+    /// MF_MEMORY_*.
+    pub memory_state: i32,
+    /// Tasks that no worker has.
+    pub queued: u64,
+    /// Tasks on workers, running or next in line.
+    pub on_workers: u64,
+    /// Nanoseconds that the task has waited that has waited longest for a worker.
+    pub oldest_ns: u64,
+    /// Average nanoseconds of a task; 0 = not known yet.
+    pub service_ns: u64,
+    /// Tasks that workers have ended since the start.
+    pub ended: u64,
+    /// The share of the processors in use, in 1/1000; -1 = not known.
+    pub cpu_permille: i32,
+    /// The share of memory in use, in 1/1000; -1 = not known.
+    pub memory_permille: i32,
+    /// The share of the last 10 s in which tasks stood still for lack of memory, in 1/1000; -1 = not known.
+    pub pressure_permille: i32,
+    /// 0.
+    pub reserved0: u32,
+    /// Counters of the whole engine.
+    pub stats: *const mf_engine_stats,
 }
 
 /// A decision about the number of workers of a class, and what it was made from. An array of them has a

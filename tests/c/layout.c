@@ -75,6 +75,17 @@ AT(mf_worker_row, cpu_permille, 36);
 AT(mf_worker_row, incarnation, 40);
 AT(mf_worker_row, rss_bytes, 88);
 
+CHECK(sizeof(mf_scaling_snapshot) >= 112);
+AT(mf_scaling_snapshot, size, 0);
+AT(mf_scaling_snapshot, task_class, 4);
+AT(mf_scaling_snapshot, now_ns, 8);
+AT(mf_scaling_snapshot, min_workers, 16);
+AT(mf_scaling_snapshot, memory_state, 44);
+AT(mf_scaling_snapshot, queued, 48);
+AT(mf_scaling_snapshot, ended, 80);
+AT(mf_scaling_snapshot, cpu_permille, 88);
+AT(mf_scaling_snapshot, stats, 104);
+
 CHECK(sizeof(mf_scaling_decision) >= 256);
 AT(mf_scaling_decision, size, 0);
 AT(mf_scaling_decision, task_class, 4);

@@ -12,10 +12,12 @@ static int32_t handler(void *user, mf_task *task) {
   return 0;
 }
 
-static int32_t three(void *user, mf_class task_class, const mf_engine_stats *stats,
-                     uint32_t workers) {
-  if (stats->size != sizeof *stats || stats->submitted == 0 || workers == 0) return 1;
-  return task_class == *(mf_class *)user ? 3 : -1;
+static int32_t three(void *user, const mf_scaling_snapshot *s) {
+  if (s->size < sizeof *s || s->stats->size < sizeof *s->stats || s->stats->submitted == 0) return 1;
+  if (s->min_workers != 1 || s->max_workers != 4 || s->target == 0 || s->threads != 1) return 1;
+  if (s->ready + s->starting == 0 || s->queued + s->on_workers > TASKS || s->now_ns == 0) return 1;
+  if (s->cpu_permille < -1 || s->memory_permille <= 0 || s->memory_state < MF_MEMORY_AMPLE) return 1;
+  return s->task_class == *(mf_class *)user ? 3 : -1;
 }
 
 /* Thinks until it is let go. */
@@ -23,12 +25,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int asked, let_go;
 
-static int32_t for_ever(void *user, mf_class task_class, const mf_engine_stats *stats,
-                        uint32_t workers) {
+static int32_t for_ever(void *user, const mf_scaling_snapshot *snapshot) {
   (void)user;
-  (void)task_class;
-  (void)stats;
-  (void)workers;
+  (void)snapshot;
   pthread_mutex_lock(&lock);
   asked = 1;
   pthread_cond_broadcast(&changed);
@@ -38,11 +37,8 @@ static int32_t for_ever(void *user, mf_class task_class, const mf_engine_stats *
 }
 
 /* What is in *user. */
-static int32_t answer(void *user, mf_class task_class, const mf_engine_stats *stats,
-                      uint32_t workers) {
-  (void)task_class;
-  (void)stats;
-  (void)workers;
+static int32_t answer(void *user, const mf_scaling_snapshot *snapshot) {
+  (void)snapshot;
   return *(int32_t *)user;
 }
 
@@ -136,6 +132,13 @@ static void decisions(mf_config cfg) {
 
   wanted = INT32_MIN; /* no answer */
   IS(run(&cfg), 1);
+  wanted = MF_SCALING_FAILED;
+  engine = start(&cfg);
+  IS(work(engine), 1);
+  CHECK(mf_scaling_decisions(engine, &last, sizeof last, 1) > 0);
+  IS(last.action, MF_DECISION_FAILURE);
+  IS(last.after, 1);
+  IS(mf_engine_free(engine), MF_OK);
   wanted = 0; /* the last one stays */
   IS(run(&cfg), 1);
 }
@@ -168,7 +171,11 @@ int main(void) {
   IS(run(&cfg), 1);
   cfg.classes[MF_CPU_BOUND].max_workers = 4;
   IS(run(&cfg), 1); /* off: the minimum */
+  /* Others may use this machine. */
   cfg.scaling_cpu_permille = 1000;
+  cfg.memory_grow_permille = 1000;
+  cfg.memory_pressure_permille = 1000;
+  cfg.memory_shed_permille = 1000;
   cfg.scaling_policy = MF_SCALING_DEFAULT;
   CHECK(run(&cfg) > 1);
   cfg.scaling_policy = MF_SCALING_ADAPTIVE;

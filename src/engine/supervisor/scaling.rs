@@ -35,6 +35,8 @@ pub(super) struct Scaler {
     decider: Decider,
     interval: Duration,
     due: Instant,
+    /// How often in a row it has failed.
+    failures: u32,
 }
 
 impl Scaler {
@@ -65,6 +67,7 @@ impl Scaler {
             decider,
             interval: settings.interval,
             due: now + settings.interval,
+            failures: 0,
         }))
     }
 }
@@ -131,18 +134,27 @@ impl Supervisor {
     }
 
     fn carry_out(
-        &self,
+        &mut self,
         core: &mut Core,
         snapshot: &Snapshot,
         proposal: std::result::Result<Option<Proposal>, String>,
     ) {
         let before = core.classes[snapshot.class.index()].target;
-        let proposal = match proposal {
-            Ok(None) => return,
-            Ok(Some(proposal)) => proposal,
-            Err(panic) => {
-                log::error!("the scaling policy panicked: {panic}");
-                let reason = Cow::Owned(format!("the policy panicked: {panic}"));
+        let failures = self.scaler.as_mut().map(|scaler| &mut scaler.failures);
+        let proposal = match (proposal, failures) {
+            (Ok(proposal), failures) => {
+                failures.map(std::mem::take);
+                let Some(proposal) = proposal else { return };
+                proposal
+            }
+            (Err(_), None) => return, // nobody was asked
+            (Err(panic), Some(failures)) => {
+                *failures = failures.saturating_add(1);
+                if !failures.is_power_of_two() {
+                    return; // not each: they would be all that is kept
+                }
+                log::error!("the scaling policy failed ({failures} times in a row): {panic}");
+                let reason = Cow::Owned(format!("the policy failed: {panic}"));
                 return self.note(core, snapshot, Action::Failure, before, reason);
             }
         };
