@@ -104,4 +104,5 @@ pub mod fuzzing {
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/sandbox.md")]
 #[doc = include_str!("../docs/scaling.md")]
+#[doc = include_str!("../docs/status.md")]
 struct Readme;
