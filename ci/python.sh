@@ -113,7 +113,7 @@ if [ "${newest#3.}" -ge 11 ]; then
     (cd python &&
         "$bin/mypy" --cache-dir "$work/mypy" &&
         "$bin/ruff" format --no-cache --check &&
-        "$bin/ruff" check --no-cache --config pyproject.toml . ../examples/python) || failed+=("types and style")
+        "$bin/ruff" check --no-cache --config pyproject.toml . ../examples/python ../tests/page) || failed+=("types and style")
 else
     echo "SKIP: types and style: they are checked on CPython 3.11 or newer"
 fi

@@ -42,6 +42,12 @@ cargo test --release
 step "the Python package: wheel, tests, types, style"
 ci/python.sh
 
+step "the live page in a browser"
+ci/page.sh
+
+step "metrics, as promtool reads them"
+ci/promtool.sh
+
 step "chaos, short form"
 cargo run --release -- chaos --kills 2000
 

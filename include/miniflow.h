@@ -30,7 +30,8 @@
 #define MF_E_INVALID (-1)
 
 /**
- * A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+ * A bounded resource is full now, or memory comes to its end. Nothing was accepted: poll completions,
+ * or try again later.
  * Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
  */
 #define MF_E_WOULD_BLOCK (-2)
@@ -127,6 +128,18 @@
 /** In mf_worker_row.state: told to leave. */
 #define MF_WORKER_LEAVING 4
 
+/** In mf_scaling_decision.action: more workers, by the policy. */
+#define MF_DECISION_GROW 1
+
+/** In mf_scaling_decision.action: fewer workers, by the policy or for lack of memory. */
+#define MF_DECISION_SHRINK 2
+
+/** In mf_scaling_decision.action: another number of workers, by mf_resize(). */
+#define MF_DECISION_RESIZE 3
+
+/** In mf_scaling_decision.action: none, because the policy failed. */
+#define MF_DECISION_FAILURE 4
+
 /** In mf_task_info.state: not started. */
 #define MF_TASK_QUEUED 0
 
@@ -190,15 +203,6 @@
 /** In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker. */
 #define MF_SCALING_COMPATIBLE 4
 
-/** In mf_config.affinity: workers run on any processor; the default. */
-#define MF_AFFINITY_NONE 0
-
-/** In mf_config.affinity: spread workers over the processors. Not supported in this version. */
-#define MF_AFFINITY_SPREAD 1
-
-/** In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version. */
-#define MF_AFFINITY_LIST 2
-
 /**
  * In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
  * or file capabilities.
@@ -224,6 +228,60 @@
  * the engine is stopped: no core files, no debugger, and /proc/self belongs to root.
  */
 #define MF_SANDBOX_UNDUMPABLE_HOST 8
+
+/**
+ * In mf_config.affinity: workers run where the thread may run that calls mf_engine_start(); the
+ * default. In mf_class_affinity.affinity: as mf_config.affinity.
+ */
+#define MF_AFFINITY_NONE 0
+
+/**
+ * In mf_config.affinity: each worker runs on as many processors as it has threads, which have an L3
+ * cache in common if one has so many; workers are spread over NUMA nodes, caches and cores.
+ */
+#define MF_AFFINITY_SPREAD 1
+
+/** In mf_config.affinity: as in mf_config.affinity_cpus. */
+#define MF_AFFINITY_LIST 2
+
+/**
+ * In mf_config.affinity: workers run on the processors of NUMA node mf_config.affinity_node, whose
+ * memory they prefer.
+ */
+#define MF_AFFINITY_NODE 3
+
+/** In mf_class_config.scheduler: as the thread that calls mf_engine_start(); the default. */
+#define MF_SCHEDULER_INHERIT 0
+
+/** In mf_class_config.scheduler: SCHED_OTHER. */
+#define MF_SCHEDULER_NORMAL 1
+
+/** In mf_class_config.scheduler: SCHED_BATCH. */
+#define MF_SCHEDULER_BATCH 2
+
+/** In mf_class_config.scheduler: SCHED_IDLE. */
+#define MF_SCHEDULER_IDLE 3
+
+/** In mf_class_config.io_priority: as the thread that calls mf_engine_start(); the default. */
+#define MF_IO_INHERIT 0
+
+/**
+ * In mf_class_config.io_priority: plus a level from 0, served first, to 7. This and MF_IO_IDLE are
+ * the numbers of ioprio_set(2).
+ */
+#define MF_IO_BEST_EFFORT 16384
+
+/** In mf_class_config.io_priority: served when nobody else wants anything of the disk. */
+#define MF_IO_IDLE 24576
+
+/** In mf_config.huge_pages: as the kernel likes it; the default. */
+#define MF_HUGE_PAGES_OFF 0
+
+/**
+ * In mf_config.huge_pages: payloads and results in shared memory lie in transparent huge pages, if
+ * /sys/kernel/mm/transparent_hugepage/shmem_enabled allows that.
+ */
+#define MF_HUGE_PAGES_ADVISE 1
 
 /**
  * The host's end of a running engine: from mf_engine_start() to mf_engine_free(). A handle, not
@@ -260,15 +318,20 @@ typedef struct mf_class_config {
   uint32_t max_workers;
   /** Threads of each worker, or tasks that a worker program may hold at a time. */
   uint32_t threads;
-  /** Added to the workers' niceness, -20 to 19. Not supported if not 0. */
+  /**
+   * Added to the niceness of the workers, which is that of the thread that calls mf_engine_start():
+   * -20 to 19.
+   */
   int32_t nice;
   /**
    * Longest run in nanoseconds of tasks of this class that do not say; 0 =
    * mf_config.default_deadline_ns, < 0 = none.
    */
   int64_t deadline_ns;
-  /** 0. */
-  uint32_t reserved[2];
+  /** MF_SCHEDULER_*. */
+  int32_t scheduler;
+  /** MF_IO_INHERIT, MF_IO_IDLE, or MF_IO_BEST_EFFORT plus a level. */
+  int32_t io_priority;
 } mf_class_config;
 
 /** Which workers a task is for; each class has its own. An MF_*_BOUND constant. */
@@ -383,6 +446,8 @@ typedef struct mf_engine_stats {
   uint64_t killed;
   /** Worker processes that were replaced because of their number of tasks or their size. */
   uint64_t recycled;
+  /** Times that a dispatch function chose a worker that there is not. */
+  uint64_t policy_failures;
 } mf_engine_stats;
 
 /**
@@ -398,6 +463,20 @@ typedef int32_t (*mf_scaling_fn)(void *user,
                                  mf_class task_class,
                                  const struct mf_engine_stats *stats,
                                  uint32_t workers);
+
+/** An affinity of one class. Part of mf_config, frozen: 24 bytes. */
+typedef struct mf_class_affinity {
+  /** MF_AFFINITY_*; 0 = as mf_config.affinity. */
+  int32_t affinity;
+  /** For MF_AFFINITY_NODE. */
+  uint32_t node;
+  /**
+   * For MF_AFFINITY_LIST, as mf_config.affinity_cpus, but counted from the class's first worker.
+   */
+  const uint32_t *cpus;
+  /** How many cpus there are. */
+  size_t count;
+} mf_class_affinity;
 
 /**
  * The settings of an engine. Fill it by mf_config_init(), then change what should differ;
@@ -471,9 +550,9 @@ typedef struct mf_config {
   /** Its first argument. */
   void *scaling_user;
   /**
-   * Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
-   * scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
-   * have a threshold ignores it.
+   * Nanoseconds between two looks at the load, at least 1000000 and at most a day; 0 = 100 ms. This
+   * and the other scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy
+   * that does not have a threshold ignores it.
    */
   int64_t scaling_interval_ns;
   /** Grow if a task waits longer than this many nanoseconds; 0 = 100 ms. */
@@ -493,9 +572,15 @@ typedef struct mf_config {
    * longer; 0 = 3.
    */
   uint32_t scaling_idle_looks;
-  /** MF_AFFINITY_*. */
+  /**
+   * MF_AFFINITY_*. Of this and of nice, scheduler, io_priority and huge_pages, what this machine does
+   * not have or this process may not do is left out, and noted in the status.
+   */
   int32_t affinity;
-  /** For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. */
+  /**
+   * For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. One with
+   * several threads has as many in a row, and the next worker goes on there.
+   */
   const uint32_t *affinity_cpus;
   /** How many affinity_cpus there are. */
   size_t affinity_count;
@@ -542,6 +627,32 @@ typedef struct mf_config {
    * is taken for hung and killed. A worker program counts as free if it runs nothing.
    */
   int64_t hang_timeout_ns;
+  /** For MF_AFFINITY_NODE, else 0. */
+  uint32_t affinity_node;
+  /** MF_HUGE_PAGES_*. */
+  uint32_t huge_pages;
+  /** For classes whose affinity is another, by MF_CPU_BOUND and MF_IO_BOUND. */
+  struct mf_class_affinity class_affinity[2];
+  /**
+   * Do not grow while more memory is in use than this, in 1/1000, of the machine's or of what a control
+   * group may have (0 = 900). This and the next two: 0 without a scaling_policy. 1000 = no limit.
+   */
+  uint32_t memory_grow_permille;
+  /**
+   * Do not grow either while tasks stand still for lack of memory for more than this share of the time,
+   * in 1/1000; 0 = 100.
+   */
+  uint32_t memory_pressure_permille;
+  /**
+   * Let idle workers go, one after the other, down to the minimum, while more memory is in use than
+   * this; 0 = 950.
+   */
+  uint32_t memory_shed_permille;
+  /**
+   * Submits and loans are MF_E_WOULD_BLOCK while more memory is in use than this; 0 = 980. Also without
+   * a scaling_policy.
+   */
+  uint32_t memory_refuse_permille;
 } mf_config;
 
 /** The identity of an accepted task: a UUIDv7, big-endian as in RFC 9562. Frozen: 16 bytes. */
@@ -669,6 +780,45 @@ typedef struct mf_completion {
   /** 0. */
   uint64_t reserved[5];
 } mf_completion;
+
+/**
+ * A decision about the number of workers of a class, and what it was made from. An array of them has a
+ * given element size; see mf_scaling_decisions().
+ */
+typedef struct mf_scaling_decision {
+  /** Set to the element size. */
+  uint32_t size;
+  /** MF_CPU_BOUND or MF_IO_BOUND. */
+  mf_class task_class;
+  /** Nanoseconds since 1970-01-01 00:00 UTC. */
+  uint64_t time_ns;
+  /** MF_DECISION_*. */
+  int32_t action;
+  /** Workers wanted before. */
+  uint32_t before;
+  /** Workers wanted from then on. */
+  uint32_t after;
+  /** Workers that took tasks. */
+  uint32_t ready;
+  /** Workers that were being started. */
+  uint32_t starting;
+  /** Threads of each worker. */
+  uint32_t threads;
+  /** Tasks that no worker had. */
+  uint64_t queued;
+  /** Tasks on workers. */
+  uint64_t on_workers;
+  /** Nanoseconds that the task had waited that had waited longest for a worker. */
+  uint64_t oldest_ns;
+  /** Average nanoseconds of a task; 0 = not known. */
+  uint64_t service_ns;
+  /** The share of the processors in use, in 1/1000; -1 = not known. */
+  int32_t cpu_permille;
+  /** The share of memory in use, in 1/1000; -1 = not known. */
+  int32_t memory_permille;
+  /** Why, in UTF-8, NUL-terminated; cut between two characters if it has no room. */
+  char reason[176];
+} mf_scaling_decision;
 
 /** A task in hand and everything about it. The caller sets size, mf_worker_take() the rest. */
 typedef struct mf_work {
@@ -1248,17 +1398,40 @@ int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
 int32_t mf_engine_name(struct mf_engine *engine, char *buf, size_t cap);
 
 /**
- * The engine's counters in the text format of Prometheus.
+ * The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
  *
  * - `engine`, `buf`, `cap`: as for mf_status_json().
  *
- * Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
- * child: MF_E_INVALID. Since 0.1.
+ * Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+ * `cap`, and is of no use then. Leave room beyond that when asking again: every text is of its own
+ * moment. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
  *
  * Pointers:
  * `buf` is NULL or valid for writes of `cap` bytes.
  */
-int32_t mf_metrics_text(struct mf_engine *engine, char *buf, size_t cap);
+int32_t mf_metrics_text(struct mf_engine *engine,
+                        char *buf,
+                        size_t cap);
+
+/**
+ * The last decisions about numbers of workers, from the oldest to the newest.
+ *
+ * - `engine`: the engine; also after mf_engine_stop().
+ * - `decisions`: receives them, an array of elements of `decision_size` bytes; may be NULL if `max` is 0.
+ * - `decision_size`: the caller's sizeof(mf_scaling_decision).
+ * - `max`: the length of the array.
+ *
+ * Returns how many are kept, at most 1000: if that is more than `max`, only the newest `max` were
+ * written. Or MF_E_INVALID: not an engine, NULL, or a size that no version of mf_scaling_decision has.
+ * Any thread. Forked child: MF_E_INVALID. Since 0.1.
+ *
+ * Pointers:
+ * `decisions` is NULL or valid for writes of `max * decision_size` bytes.
+ */
+int32_t mf_scaling_decisions(struct mf_engine *engine,
+                             struct mf_scaling_decision *decisions,
+                             size_t decision_size,
+                             size_t max);
 
 /**
  * The payload of the task in hand, read in place.

@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) recycle_rss: u64,
     pub(crate) huge_pages: HugePages,
     pub(crate) sandbox: Sandbox,
+    /// Where `/proc` and `/sys` are: `/`, but for tests.
+    pub(crate) system_root: PathBuf,
 }
 
 /// Most workers of an engine.
@@ -159,6 +162,7 @@ impl Default for Config {
             recycle_rss: u64::MAX,
             huge_pages: HugePages::default(),
             sandbox: Sandbox::default(),
+            system_root: PathBuf::from("/"),
         }
     }
 }
@@ -586,6 +590,13 @@ impl Builder {
     /// What workers are forbidden to do: nothing by default.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.config.sandbox = sandbox;
+        self
+    }
+
+    /// For tests: where the engine finds `/proc` and `/sys` when it looks at processors and memory.
+    #[doc(hidden)]
+    pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.config.system_root = root.into();
         self
     }
 

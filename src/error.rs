@@ -18,6 +18,9 @@ pub enum Full {
     Payloads,
     /// A worker program holds as many tasks as its configured concurrency.
     Concurrency,
+    /// The memory of the machine or of the control group comes to its end
+    /// ([`Scaling::memory_refuse`](crate::Scaling::memory_refuse)).
+    Memory,
 }
 
 /// Everything that a call can fail with.
@@ -134,6 +137,9 @@ impl fmt::Display for Full {
                 "the payload arena is full (wait for tasks to finish, or raise payload_arena)"
             }
             Self::Concurrency => "the worker holds as many tasks as its concurrency allows",
+            Self::Memory => {
+                "memory comes to its end (try again later; the engine's log and status say whose)"
+            }
         })
     }
 }

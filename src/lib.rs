@@ -102,6 +102,7 @@ pub mod fuzzing {
 /// The examples of the README and of the documents are run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/placement.md")]
 #[doc = include_str!("../docs/sandbox.md")]
 #[doc = include_str!("../docs/scaling.md")]
 #[doc = include_str!("../docs/status.md")]

@@ -104,6 +104,7 @@ impl Monitor {
     /// The engine's counters as last published.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        self.reader.renew_patience();
         (&self.reader.engine().unwrap_or_default()).into()
     }
 

@@ -142,7 +142,9 @@ pub struct Machine {
 }
 
 /// What an engine does about the memory that is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MemoryState {
@@ -231,6 +233,13 @@ pub struct Crash {
     pub task: Option<String>,
     /// Where it crashed, if that is known: function and line.
     pub place: String,
+}
+
+/// The name of a signal, such as `SIGSEGV`, or its number in words if it has none here.
+#[must_use]
+pub fn signal_name(signal: u32) -> String {
+    let number = i32::try_from(signal).unwrap_or(i32::MAX);
+    crate::sys::process::signal_name(number)
 }
 
 /// One decision about the number of workers of a class.

@@ -81,6 +81,7 @@ fn an_engine_refuses_to_work_in_a_forked_child() {
             && engine.stats() == miniflow::Stats::default()
             && engine.workers().is_empty()
             && engine.status_json() == "{}"
+            && engine.metrics_text().is_empty()
             && loan.is_empty()
     });
     assert_eq!(engine.wait(id, None).unwrap().to_vec(), b"parent's");

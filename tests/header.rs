@@ -18,15 +18,17 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 15] = [
     "types",
     "config",
+    "placement",
     "error",
     "host",
     "policy",
     "submit",
     "completion",
     "status",
+    "scaling",
     "task",
     "view",
     "worker",

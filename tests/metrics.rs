@@ -1,8 +1,15 @@
 //! The text for Prometheus: what it has to be, and what it says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says so when it fails"
+)]
+
 mod common;
 
 use common::exposition::Exposition;
+use common::{collect, cpu_only, kill, until, watchdog, worker};
 use miniflow::status::{Status, prometheus};
 use serde_json::{Value, json};
 
@@ -23,7 +30,7 @@ fn sample(name: &str) -> Value {
             "threads": 4, "depth": 8, "queued": 1, "running": 3, "completed": 7, "failed": 2,
             "busy_ns": 2_500_000_000_u64, "service_ns": 10, "crashed": 1,
             "cpu_ns": if slot == 0 { 0 } else { 1_250_000_000 },
-            "rss_bytes": if slot == 0 { 0 } else { 4096 }, "started_ms": 1_700_000_000_000_i64,
+            "cpu_permille": 500, "rss_bytes": if slot == 0 { 0 } else { 4096 }, "started_ms": 1_700_000_000_000_i64,
         })
     };
     json!({
@@ -184,5 +191,62 @@ fn a_label_comes_back_whatever_is_in_it() {
     assert_eq!(
         text.label("miniflow_tasks_submitted_total", "engine"),
         [name]
+    );
+}
+
+#[test]
+fn a_running_engine_tells_its_own_story_and_no_counter_goes_back() {
+    let _watchdog = watchdog(60);
+    let engine = cpu_only(2, 1)
+        .unnamed() // it is called by its pid then
+        .handler(|task| match task.payload() {
+            b"fail" => Err("as asked".into()),
+            _ => Ok(()),
+        })
+        .start()
+        .unwrap();
+    let look = || Exposition::parse(&engine.metrics_text());
+    let mut before = look();
+    for round in 1..=3 {
+        for payload in [&b"fail"[..], b"", b""] {
+            engine.submit(payload).unwrap();
+        }
+        collect(&engine, 3);
+        kill(worker(&engine, 0).pid);
+        until("the killed worker is replaced", || {
+            let stats = engine.stats();
+            (stats.died, stats.workers) == (round, 2)
+        });
+        let now = look();
+        now.assert_follows(&before);
+        before = now;
+    }
+    let pid = std::process::id().to_string();
+    let is = |name: &str, labels: &[(&str, &str)], value: f64| {
+        assert_eq!(before.value(name, labels), value, "{name} {labels:?}");
+    };
+    is("miniflow_tasks_submitted_total", &[("engine", &pid)], 9.0);
+    is("miniflow_tasks_ended_total", &[("outcome", "failed")], 3.0);
+    is(
+        "miniflow_tasks_ended_total",
+        &[("outcome", "completed")],
+        6.0,
+    );
+    is(
+        "miniflow_task_run_duration_seconds_count",
+        &[("class", "cpu")],
+        9.0,
+    );
+    is(
+        "miniflow_worker_crashes_total",
+        &[("signal", "SIGKILL")],
+        3.0,
+    );
+    is("miniflow_workers_died_total", &[], 3.0);
+    is("miniflow_workers_started_total", &[], 5.0);
+    is(
+        "miniflow_workers",
+        &[("class", "cpu"), ("state", "ready")],
+        2.0,
     );
 }

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::cast_possible_truncation,
     reason = "a test"
 )]
@@ -168,6 +169,77 @@ fn a_load_step_is_spread_done_four_times_as_fast_and_forgotten_by_the_adaptive_p
     thrice(|| load_step(Scaling::adaptive()));
 }
 
+/// Six threads have enough to do for 5 s, then nobody has for 5 s, and so on for 3 minutes. Only with
+/// `MINIFLOW_LONG=1`; the short form is the simulation in `src/engine/scaling`.
+fn alternating_load(name: &str, scaling: Scaling) {
+    if std::env::var_os("MINIFLOW_LONG").is_none() {
+        return;
+    }
+    let _watchdog = watchdog(300);
+    const HALF: Duration = Duration::from_secs(5);
+    let engine = scaled(1, 8, scaling).handler(sleep_50_ms).start().unwrap();
+    let between = SERVICE / 6;
+    let start = Instant::now();
+    let (mut submitted, mut ended) = (0, 0);
+    let mut longest_wait = Duration::ZERO;
+    let mut settled = None;
+    for half in 0..36 {
+        let end = HALF * (half + 1);
+        let mut next = HALF * half;
+        while start.elapsed() < end {
+            if half % 2 == 0 && start.elapsed() >= next {
+                next += between;
+                engine.submit(b"").unwrap();
+                submitted += 1;
+                continue;
+            }
+            let until = if half % 2 == 0 { next.min(end) } else { end };
+            let wait = until.saturating_sub(start.elapsed());
+            for completion in engine.poll(64, Some(wait)).unwrap() {
+                longest_wait = longest_wait.max(completion.queued());
+                ended += 1;
+            }
+        }
+        if half == 11 {
+            settled = Some(engine.scaling_decisions().len());
+        }
+    }
+    ended += collect(&engine, submitted - ended).len();
+    let settled = settled.unwrap();
+    let decisions = engine.scaling_decisions();
+    let text: Vec<String> = (decisions.iter())
+        .map(|d| {
+            format!(
+                "{:.1} s: {} -> {}",
+                d.snapshot.now.as_secs_f32(),
+                d.before,
+                d.after
+            )
+        })
+        .collect();
+    println!(
+        "{name}: {settled} actions in the first minute, {} afterwards; {ended} tasks, the longest wait {longest_wait:?}; {text:?}",
+        decisions.len() - settled
+    );
+    assert_eq!(submitted, ended);
+    assert!(settled > 0 && decisions.len() - settled <= 8, "{text:?}");
+}
+
+#[test]
+fn a_load_that_alternates_does_not_make_workers_come_and_go_by_the_default_policy() {
+    alternating_load("by_load", Scaling::by_load());
+}
+
+#[test]
+fn a_load_that_alternates_does_not_make_workers_come_and_go_by_the_compatible_policy() {
+    alternating_load("compatible", Scaling::compatible());
+}
+
+#[test]
+fn a_load_that_alternates_does_not_make_workers_come_and_go_by_the_adaptive_policy() {
+    alternating_load("adaptive", Scaling::adaptive());
+}
+
 #[test]
 fn after_the_load_the_minimum_of_workers_comes_back() {
     let _watchdog = watchdog(120);
@@ -270,6 +342,29 @@ fn a_resize_by_hand_is_kept_although_a_policy_would_decide_otherwise() {
     );
     board.set(0, 1);
     assert_eq!(collect(&engine, 50).len(), 50);
+}
+
+#[test]
+fn what_a_policy_would_have_done_during_a_resize_by_hand_does_not_count_as_done() {
+    let _watchdog = watchdog(60);
+    let board = Board::new();
+    let engine = scaled(1, 64, Scaling::by_load())
+        .handler(move |_| {
+            board.wait(0);
+            Ok(())
+        })
+        .start()
+        .unwrap();
+    engine.resize(Class::CpuBound, 2).unwrap();
+    submit(&engine, 1000);
+    until("the policy has its way again", || {
+        actions(&engine, Action::Grow) > 0
+    });
+    let decisions = engine.scaling_decisions();
+    // By one, then two, four ...: it has taken no step before.
+    assert_eq!((decisions[1].before, decisions[1].after), (2, 3));
+    board.set(0, 1);
+    assert_eq!(collect(&engine, 1000).len(), 1000);
 }
 
 #[test]
@@ -378,6 +473,7 @@ fn bad_settings_and_a_policy_that_is_used_twice_are_refused() {
     let _watchdog = watchdog(60);
     for scaling in [
         Scaling::by_load().interval(Duration::ZERO),
+        Scaling::by_load().interval(Duration::MAX),
         Scaling::by_load().load(0.0),
         Scaling::by_load().peak(f32::NAN),
         Scaling::adaptive().idle_looks(0),

@@ -34,7 +34,7 @@ use crate::shm::arena::Block;
 use crate::shm::hostbell::Sleepers;
 use crate::shm::layout::PAYLOAD_WORDS;
 use crate::shm::segments::HostInputs;
-use crate::status::{Counts, Machine};
+use crate::status::{Counts, Machine, MemoryState};
 use crate::sys::clock::{Calendar, Clock, unix_ms};
 use crate::sys::process;
 use crate::task::{Class, MAX_PRIORITY, SubmitOptions, TaskId};
@@ -99,8 +99,6 @@ pub(crate) struct ClassState {
     pub(crate) resized: Option<Instant>,
     /// Tasks that workers have ended.
     pub(crate) ended: u64,
-    /// How its workers were placed, in words; empty: they were not.
-    pub(crate) placement: String,
     /// Of the tasks that ended and had been started: the time from submit to start.
     pub(crate) queue_time: Counts,
     /// Of the same: the time from start to end.
@@ -270,7 +268,7 @@ impl Core {
         now: Option<u64>,
     ) -> Result<TaskId> {
         self.check(options)?;
-        if self.table.room() == 0 {
+        if self.table.room() == 0 || self.refuses() {
             return Err(self.full());
         }
         let payload = if payload.len() <= self.inline_payload {
@@ -307,8 +305,17 @@ impl Core {
         )
     }
 
+    /// Whether nothing is accepted, for lack of memory.
+    #[inline(always)] // see `submit_copy`
+    fn refuses(&self) -> bool {
+        self.machine.memory_state == MemoryState::Refusing
+    }
+
     /// A payload block; a full arena is counted.
     pub(crate) fn allocate(&mut self, inputs: &HostInputs, len: usize) -> Result<Block> {
+        if self.refuses() {
+            return Err(self.full());
+        }
         self.payloads.allocate(inputs, len).inspect_err(|e| {
             if matches!(e, Error::WouldBlock(_)) {
                 self.totals.would_block += 1;
@@ -359,7 +366,9 @@ impl Core {
     fn full(&mut self) -> Error {
         self.totals.would_block += 1;
         let all_ready = self.table.ready() == self.table.len();
-        Error::WouldBlock(if all_ready {
+        Error::WouldBlock(if self.table.room() != 0 {
+            Full::Memory
+        } else if all_ready {
             Full::Unpolled
         } else {
             Full::Tasks
@@ -375,6 +384,9 @@ impl Core {
         if self.table.room() == 0 {
             let all_ready = self.table.ready() == self.table.len();
             return all_ready.then_some(Err(Full::Unpolled));
+        }
+        if self.refuses() {
+            return None;
         }
         let fits = len <= self.inline_payload || self.payloads.has_room(len);
         if !fits && self.unfinished() == 0 {
@@ -455,7 +467,7 @@ impl Core {
             let state = &mut self.classes[class.index()];
             state.reserved = state.reserved.filter(|&w| w != slot);
             if state.ready.remove(slot) {
-                self.send_sticky_back(class);
+                self.reconsider_sticky_of(class, slot);
             }
         }
     }
@@ -474,7 +486,7 @@ impl Core {
         } else {
             state.ready.note(worker, lane.rank());
         }
-        self.send_sticky_back(class);
+        self.reconsider_sticky(class);
     }
 
     /// When the task was submitted that has waited longest for a worker; one that a worker handed

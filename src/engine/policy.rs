@@ -42,7 +42,7 @@ pub struct Candidate {
 /// or polls, or the engine's own. So it must be quick (every submit and poll waits for it), must not
 /// wait for another thread that uses the engine, and must not use the engine itself: such a call
 /// panics, which counts as a failure of the policy. It is not asked if only one worker could be
-/// chosen, nor for tasks with a sticky key.
+/// chosen, nor for tasks with a sticky key, nor by way of another engine whose policy uses this one.
 ///
 /// A policy that panics, or answers with an index that there is not, is a bad policy but no danger:
 /// the engine counts it ([`Stats::policy_failures`](crate::Stats::policy_failures)), logs it, and
@@ -88,10 +88,13 @@ pub(crate) enum Answer {
 
 impl Custom {
     pub(crate) fn ask(&self, engine: u32, class: Class, workers: &[Candidate]) -> Answer {
-        let asked = ASKED.replace(Some(engine));
+        if ASKED.get().is_some() {
+            return Answer::Own; // it might use the engine whose policy this thread asks already
+        }
+        ASKED.set(Some(engine));
         // AssertUnwindSafe: it sees nothing of the engine's; its own state is its own care.
         let answer = catch_unwind(AssertUnwindSafe(|| self.0.choose(class, workers)));
-        ASKED.set(asked);
+        ASKED.set(None);
         match answer {
             Ok(None) => Answer::Own,
             Ok(Some(index)) if index < workers.len() => Answer::This(index),
@@ -155,6 +158,17 @@ mod tests {
             ask(|| { check_reentrance(8); check_reentrance(7); None }),
             Answer::Failure(text) if text.contains("must not use the engine")
         ));
+        // By way of another engine, whose policy is not asked then.
+        let back: Arc<dyn DispatchPolicy> = Arc::new(|_: Class, _: &[Candidate]| {
+            check_reentrance(7);
+            Some(0)
+        });
+        let back = Custom::from(back);
+        let policy: Arc<dyn DispatchPolicy> = Arc::new(move |_: Class, workers: &[Candidate]| {
+            (back.ask(8, Class::CpuBound, workers) == Answer::Own).then_some(1)
+        });
+        let detour = Custom::from(policy).ask(7, Class::CpuBound, &[one; 2]);
+        assert_eq!(detour, Answer::This(1));
         check_reentrance(7); // nobody is asked any more
     }
 }

@@ -21,8 +21,10 @@ use std::time::Duration;
 
 use self::adaptive::Adaptive;
 use self::by_load::ByLoad;
+use crate::engine::memory;
 use crate::engine::stats::Stats;
 use crate::error::{Error, Result};
+use crate::status::MemoryState;
 use crate::task::Class;
 
 /// The load of one class of workers at one moment: all that a [`ScalingPolicy`] knows.
@@ -60,6 +62,15 @@ pub struct Snapshot {
     /// The share of the processors that is in use, 0 to 1: of those that this process may use, or of
     /// the time that its control group may use if that is nearer to its end. `None` = not known.
     pub cpu: Option<f32>,
+    /// The share of memory that is in use, 0 to 1: of the machine's, or of what the control group may
+    /// have if that is nearer to its end. `None` = not known.
+    pub memory: Option<f32>,
+    /// The share of the last 10 s in which some task stood still for lack of memory, 0 to 1 (PSI).
+    /// `None` = not known.
+    pub memory_pressure: Option<f32>,
+    /// What the engine does about memory: unless that is
+    /// [`Ample`](crate::status::MemoryState::Ample), nothing grows.
+    pub memory_state: MemoryState,
     /// Counters of the whole engine.
     pub stats: Stats,
 }
@@ -77,9 +88,11 @@ impl Snapshot {
         (self.ready + self.starting).max(1)
     }
 
-    /// Whether the processors are busier than `limit`; 1 is no limit.
-    fn is_cpu_above(&self, limit: f32) -> bool {
-        limit < 1.0 && self.cpu.is_some_and(|cpu| cpu >= limit)
+    /// Whether nothing may grow: there is no memory for more workers, or the processors are busier than
+    /// `cpu`, where 1 is no limit.
+    fn is_no_time_to_grow(&self, cpu: f32) -> bool {
+        let busy = cpu < 1.0 && self.cpu.is_some_and(|share| share >= cpu);
+        busy || self.memory_state != MemoryState::Ample
     }
 }
 
@@ -174,6 +187,7 @@ pub struct Scaling {
     pub(crate) peak: f32,
     pub(crate) cpu: f32,
     pub(crate) idle_looks: u32,
+    pub(crate) memory: memory::Limits,
 }
 
 impl Default for Scaling {
@@ -182,6 +196,8 @@ impl Default for Scaling {
     }
 }
 
+/// Far below what would overflow when it is added or multiplied.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Idle looks are not counted more often than this.
 pub(crate) const IDLE_LOOK: Duration = Duration::from_secs(1);
 
@@ -196,6 +212,7 @@ impl Scaling {
             peak: 4.0,
             cpu: 0.9,
             idle_looks: 3,
+            memory: memory::Limits::default(),
         }
     }
 
@@ -229,7 +246,7 @@ impl Scaling {
         Self::of(Kind::Custom(Arc::new(Mutex::new(Some(policy)))))
     }
 
-    /// Time between two looks at the load: 100 ms by default, at least 1 ms.
+    /// Time between two looks at the load: 100 ms by default, at least 1 ms, at most a day.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -272,10 +289,40 @@ impl Scaling {
         self
     }
 
+    /// The share of memory in use from which on nothing grows: 0.9 by default; 1 = no limit. In use is
+    /// what cannot be had without taking it from somebody: of the machine's memory, or of what a control
+    /// group may have if that is nearer to its end. Of a machine with more than 64 GiB it counts how
+    /// much is left, as if it had 64 GiB.
+    pub fn memory(mut self, share: f32) -> Self {
+        self.memory.grow = share;
+        self
+    }
+
+    /// The share of time in which tasks of the machine, or of the control group, stand still for lack of
+    /// memory, from which on nothing grows: 0.1 by default; 1 = no limit.
+    pub fn memory_pressure(mut self, share: f32) -> Self {
+        self.memory.pressure = share;
+        self
+    }
+
+    /// The share of memory in use from which on idle workers leave, one after the other, down to the
+    /// minimum: 0.95 by default; 1 = no limit. Not while scaling is off.
+    pub fn memory_shed(mut self, share: f32) -> Self {
+        self.memory.shed = share;
+        self
+    }
+
+    /// The share of memory in use from which on submits and loans are refused
+    /// ([`Full::Memory`](crate::Full::Memory)): 0.98 by default; 1 = no limit. Also while scaling is off.
+    pub fn memory_refuse(mut self, share: f32) -> Self {
+        self.memory.refuse = share;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let bad = |what: &str| Err(Error::invalid(format!("the scaling's {what}")));
-        if self.interval < Duration::from_millis(1) {
-            return bad("interval is below 1 ms");
+        if !(Duration::from_millis(1)..=LONGEST_INTERVAL).contains(&self.interval) {
+            return bad("interval is not between 1 ms and a day");
         }
         let tasks = [self.load, self.peak];
         if !tasks.iter().all(|&t| t.is_finite() && t > 0.0) {
@@ -287,7 +334,11 @@ impl Scaling {
         if self.idle_looks == 0 {
             return bad("idle_looks is 0");
         }
-        Ok(())
+        self.memory.validate()
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        matches!(self.kind, Kind::Off)
     }
 
     /// The built-in policy for one class, if it is one.

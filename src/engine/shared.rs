@@ -147,7 +147,7 @@ impl Shared {
     }
 
     /// The load of a class, for its scaling policy.
-    pub(crate) fn look(&self, core: &Core, class: Class, cpu: Option<f32>) -> Snapshot {
+    pub(crate) fn look(&self, core: &Core, class: Class) -> Snapshot {
         let (state, config) = (&core.classes[class.index()], self.config.class(class));
         let lanes = || core.lanes().filter(|lane| lane.class == class);
         let count = |wanted: LaneState| {
@@ -162,7 +162,7 @@ impl Shared {
         Snapshot {
             class,
             now: self.began.elapsed(),
-            min: config.min,
+            min: config.min.max(1).min(config.max), // the last worker of a class stays
             max: config.max,
             target: state.target,
             ready: count(LaneState::Ready),
@@ -174,7 +174,10 @@ impl Shared {
             oldest: Duration::from_nanos(self.clock.ns(oldest)),
             service: Duration::from_nanos(service),
             ended: state.ended,
-            cpu,
+            cpu: core.machine.cpu,
+            memory: core.machine.memory,
+            memory_pressure: core.machine.memory_pressure,
+            memory_state: core.machine.memory_state,
             stats: Stats::of(core),
         }
     }

@@ -176,6 +176,7 @@ impl WorkerRow {
     pub(crate) fn of(lane: &Lane) -> Self {
         let running = (0..CREDITS)
             .filter_map(|slot| lane.collector.outstanding_at(slot))
+            .take(lane.load() as usize) // there are no more: an idle worker is not searched
             .filter(|&(slot, ticket)| {
                 lane.shared.up().slots[usize::from(slot)]
                     .started(ticket)
@@ -279,10 +280,7 @@ fn class_status(shared: &Shared, core: &Core, class: Class) -> ClassStatus {
         queued: state.waiting() as u64,
         on_workers: lanes().map(|lane| u64::from(lane.load())).sum(),
         oldest_ns: shared.clock.ns(oldest),
-        placement: match &*state.placement {
-            "" => "none".to_owned(),
-            placement => placement.to_owned(),
-        },
+        placement: shared.seating.text(class).to_owned(),
         broken: state.broken.clone(),
         queue_time: (&state.queue_time).into(),
         run_time: (&state.run_time).into(),
@@ -314,7 +312,7 @@ impl From<&Decision> for DecisionRow {
             on_workers: seen.on_workers,
             oldest_ns: u64::try_from(seen.oldest.as_nanos()).unwrap_or(u64::MAX),
             cpu: seen.cpu,
-            memory: None,
+            memory: seen.memory,
         }
     }
 }

@@ -4,7 +4,9 @@
 
 mod health;
 mod inquest;
+mod machine;
 mod messages;
+mod report;
 mod scaling;
 mod spawning;
 mod zygote;
@@ -19,14 +21,10 @@ use crate::engine::crash::{Verdict, running_tasks};
 use crate::engine::lane::{Doom, Lane, LaneState};
 use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
-use crate::engine::stats;
 use crate::engine::symbols::Symbols;
-use crate::engine::usage;
 use crate::error::{Error, Result};
 use crate::shm::control::Publisher;
-use crate::status::wire::{self, Moment};
-use crate::status::{Crash, Status};
-use crate::sys::clock::monotonic_ns;
+use crate::status::Crash;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::task::Class;
@@ -140,6 +138,7 @@ pub(crate) struct Supervisor {
     looked_at: Instant,
     /// When the next task may miss its deadline, from then.
     next_late: Option<Duration>,
+    watch: machine::Watch,
     /// `None` if the engine does not scale.
     scaler: Option<scaling::Scaler>,
     /// Workers that say more than can be heard, and since when nobody listens.
@@ -204,6 +203,7 @@ impl Supervisor {
             .then(|| shared.control.publisher());
         let publisher = publisher.flatten();
         let supervisor = Self {
+            watch: machine::Watch::new(&shared.config),
             shared,
             scaler,
             zygote,
@@ -243,9 +243,7 @@ impl Supervisor {
                 std::thread::sleep(TICK); // out of kernel memory: try again
                 keys.clear();
             }
-            if let Some(scaler) = &mut self.scaler {
-                scaler.prepare();
-            }
+            self.watch.prepare();
             let mut core = shared.lock();
             for &key in &keys {
                 self.handle(&mut core, Source::from_key(key));
@@ -255,6 +253,7 @@ impl Supervisor {
             self.look_after_lanes(&mut core);
             self.take_over(&mut core);
             self.check_health(&mut core);
+            self.look_at_machine(&mut core);
             self.scale(&mut core);
             let missing = self.plan(&mut core);
             if !missing.is_empty() {
@@ -283,7 +282,8 @@ impl Supervisor {
                 return; // dropping the link ends the zygote
             }
             timeout = self.next_timeout(&mut core);
-            if let Some(look) = self.next_look(&core) {
+            let looks = [self.next_look(&core), self.next_look_at_machine(&core)];
+            for look in looks.into_iter().flatten() {
                 timeout = timeout.min(look);
             }
             if !self.hear_again(&mut core) {
@@ -612,53 +612,6 @@ impl Supervisor {
         core.blocked.supervisor_idle = true;
         Duration::from_secs(3600)
     }
-
-    /// What is to be shown to others in this turn, if it is time for that.
-    fn report(&mut self, core: &Core) -> Option<Report> {
-        let resting = core.blocked.supervisor_idle || core.phase == Phase::Stopped;
-        let watched = self.publisher.is_some() || self.shared.config.recycle_rss != u64::MAX;
-        let due = resting || self.published.is_none_or(|last| last.elapsed() >= PUBLISH);
-        if !watched || !due {
-            return None;
-        }
-        self.published = Some(Instant::now());
-        Some(Report {
-            moment: Moment {
-                at_ns: monotonic_ns(),
-                resting,
-            },
-            status: stats::without_logs(&self.shared, core),
-        })
-    }
-
-    /// Measures what the workers use and brings the control segment up to date. Not under the lock.
-    fn publish(&mut self, report: Option<Report>) {
-        let Some(Report { mut status, moment }) = report else {
-            return;
-        };
-        let every = if moment.resting {
-            PUBLISH
-        } else {
-            usage::EVERY
-        };
-        self.shared.usage.fill(&mut status.workers, every);
-        if moment.resting {
-            // Nobody measures until the engine is woken, and nothing runs.
-            for row in &mut status.workers {
-                row.cpu_permille = 0;
-            }
-        }
-        if let Some(publisher) = &mut self.publisher {
-            wire::publish(&status, moment, publisher);
-        }
-    }
-}
-
-/// What is shown to others.
-#[derive(Debug)]
-struct Report {
-    status: Status,
-    moment: Moment,
 }
 
 /// After a panic of the supervisor (a bug of ours, or a logger that panics): without it no death would

@@ -15,6 +15,9 @@ use crate::sys::sync::lock;
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 /// So many times as long as a round took, the next one has to wait.
 const PAUSE: u32 = 100;
+/// A round that took longer was kept from the processor (the host itself was stopped): no reason to wait
+/// for hours.
+const LONGEST_ROUND: Duration = Duration::from_millis(100);
 /// Over less time the kernel's clock ticks (10 ms) say little about a rate.
 const SHORTEST_RATE: Duration = Duration::from_millis(500);
 
@@ -59,17 +62,20 @@ impl UsageMeter {
         // Reads files, without a lock.
         let samples: Vec<_> = (rows.iter().zip(befores))
             .map(|(row, before)| match before {
-                Some(before) if !due => Some(before),
-                before => Sample::take(row, before, now),
+                Some(before) if !due => (Some(before), false),
+                before => (Sample::take(row, before, now), true),
             })
             .collect();
         let mut state = lock(&self.state);
         if due {
-            state.took = now.elapsed();
+            state.took = now.elapsed().min(LONGEST_ROUND);
         }
-        for (row, sample) in rows.iter_mut().zip(samples) {
+        for (row, (sample, is_new)) in rows.iter_mut().zip(samples) {
             let Some(sample) = sample else { continue };
-            state.keep(row.slot, sample);
+            if is_new {
+                // Else somebody may have measured meanwhile.
+                state.keep(row.slot, sample);
+            }
             row.cpu_ns = sample.usage.cpu_ns;
             row.cpu_permille = sample.permille;
             row.rss_bytes = sample.usage.rss_bytes;

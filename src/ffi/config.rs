@@ -9,6 +9,10 @@ use crate::config::{Builder, Config};
 use crate::error::{Error, Result};
 use crate::ffi::error::guard;
 use crate::ffi::handler::ForeignHandler;
+use crate::ffi::placement::{
+    self, MF_AFFINITY_NONE, MF_HUGE_PAGES_OFF, MF_IO_INHERIT, MF_SCHEDULER_INHERIT,
+    mf_class_affinity,
+};
 use crate::ffi::policy;
 use crate::ffi::scaling;
 use crate::ffi::sized;
@@ -39,13 +43,6 @@ pub const MF_SCALING_CUSTOM: i32 = 2;
 pub const MF_SCALING_ADAPTIVE: i32 = 3;
 /// In mf_config.scaling_policy: as MF_SCALING_DEFAULT, but counted per worker.
 pub const MF_SCALING_COMPATIBLE: i32 = 4;
-
-/// In mf_config.affinity: workers run on any processor; the default.
-pub const MF_AFFINITY_NONE: i32 = 0;
-/// In mf_config.affinity: spread workers over the processors. Not supported in this version.
-pub const MF_AFFINITY_SPREAD: i32 = 1;
-/// In mf_config.affinity: as in mf_config.affinity_cpus. Not supported in this version.
-pub const MF_AFFINITY_LIST: i32 = 2;
 
 /// In mf_config.sandbox: workers, and what they execute, gain no privileges from set-user-ID bits
 /// or file capabilities.
@@ -107,13 +104,16 @@ pub struct mf_class_config {
     pub max_workers: u32,
     /// Threads of each worker, or tasks that a worker program may hold at a time.
     pub threads: u32,
-    /// Added to the workers' niceness, -20 to 19. Not supported if not 0.
+    /// Added to the niceness of the workers, which is that of the thread that calls mf_engine_start():
+    /// -20 to 19.
     pub nice: i32,
     /// Longest run in nanoseconds of tasks of this class that do not say; 0 =
     /// mf_config.default_deadline_ns, < 0 = none.
     pub deadline_ns: i64,
-    /// 0.
-    pub reserved: [u32; 2],
+    /// MF_SCHEDULER_*.
+    pub scheduler: i32,
+    /// MF_IO_INHERIT, MF_IO_IDLE, or MF_IO_BEST_EFFORT plus a level.
+    pub io_priority: i32,
 }
 
 const _: () = assert!(size_of::<mf_class_config>() == 32);
@@ -181,9 +181,9 @@ pub struct mf_config {
     pub scaling: mf_scaling_fn,
     /// Its first argument.
     pub scaling_user: *mut c_void,
-    /// Nanoseconds between two looks at the load, at least 1000000; 0 = 100 ms. This and the other
-    /// scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy that does not
-    /// have a threshold ignores it.
+    /// Nanoseconds between two looks at the load, at least 1000000 and at most a day; 0 = 100 ms. This
+    /// and the other scaling_* thresholds: 0 = the default, and 0 without a scaling_policy. A policy
+    /// that does not have a threshold ignores it.
     pub scaling_interval_ns: i64,
     /// Grow if a task waits longer than this many nanoseconds; 0 = 100 ms.
     pub scaling_max_wait_ns: i64,
@@ -200,9 +200,11 @@ pub struct mf_config {
     /// Shrink after so many idle looks in a row, a second apart or scaling_interval_ns if that is
     /// longer; 0 = 3.
     pub scaling_idle_looks: u32,
-    /// MF_AFFINITY_*.
+    /// MF_AFFINITY_*. Of this and of nice, scheduler, io_priority and huge_pages, what this machine does
+    /// not have or this process may not do is left out, and noted in the status.
     pub affinity: i32,
-    /// For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count].
+    /// For MF_AFFINITY_LIST: worker i runs on processor affinity_cpus[i % affinity_count]. One with
+    /// several threads has as many in a row, and the next worker goes on there.
     pub affinity_cpus: *const u32,
     /// How many affinity_cpus there are.
     pub affinity_count: usize,
@@ -237,6 +239,24 @@ pub struct mf_config {
     /// Nanoseconds that a worker may leave tasks unstarted although it has a free thread, before it
     /// is taken for hung and killed. A worker program counts as free if it runs nothing.
     pub hang_timeout_ns: i64,
+    /// For MF_AFFINITY_NODE, else 0.
+    pub affinity_node: u32,
+    /// MF_HUGE_PAGES_*.
+    pub huge_pages: u32,
+    /// For classes whose affinity is another, by MF_CPU_BOUND and MF_IO_BOUND.
+    pub class_affinity: [mf_class_affinity; 2],
+    /// Do not grow while more memory is in use than this, in 1/1000, of the machine's or of what a control
+    /// group may have (0 = 900). This and the next two: 0 without a scaling_policy. 1000 = no limit.
+    pub memory_grow_permille: u32,
+    /// Do not grow either while tasks stand still for lack of memory for more than this share of the time,
+    /// in 1/1000; 0 = 100.
+    pub memory_pressure_permille: u32,
+    /// Let idle workers go, one after the other, down to the minimum, while more memory is in use than
+    /// this; 0 = 950.
+    pub memory_shed_permille: u32,
+    /// Submits and loans are MF_E_WOULD_BLOCK while more memory is in use than this; 0 = 980. Also without
+    /// a scaling_policy.
+    pub memory_refuse_permille: u32,
 }
 
 impl mf_config {
@@ -252,7 +272,8 @@ impl mf_config {
                 threads: c.threads,
                 nice: 0,
                 deadline_ns: 0,
-                reserved: [0; 2],
+                scheduler: MF_SCHEDULER_INHERIT,
+                io_priority: MF_IO_INHERIT,
             }
         };
         Self {
@@ -305,6 +326,18 @@ impl mf_config {
             kill_grace_ns: ns(config.kill_grace),
             stopped_grace_ns: ns(config.stopped_grace),
             hang_timeout_ns: ns(config.hang_timeout),
+            affinity_node: 0,
+            huge_pages: MF_HUGE_PAGES_OFF,
+            class_affinity: [mf_class_affinity {
+                affinity: MF_AFFINITY_NONE,
+                node: 0,
+                cpus: ptr::null(),
+                count: 0,
+            }; 2],
+            memory_grow_permille: 0,
+            memory_pressure_permille: 0,
+            memory_shed_permille: 0,
+            memory_refuse_permille: 0,
         }
     }
 
@@ -313,7 +346,7 @@ impl mf_config {
     /// # Safety
     /// The pointers are NULL or to what the fields' comments say.
     pub(crate) unsafe fn to_builder(self) -> Result<Builder> {
-        self.check_later_features()?;
+        none_set(self.flags & !MF_ZYGOTE, 0, "mf_config.flags")?;
         let mut builder = crate::Engine::builder()
             .max_tasks(self.max_tasks)
             .scaling(scaling::of(&self)?)
@@ -354,6 +387,8 @@ impl mf_config {
                 builder = builder.default_deadline(class, deadline);
             }
         }
+        // SAFETY: the caller's word.
+        builder = unsafe { placement::of(&self, builder) }?;
         if !self.name.is_null() {
             // SAFETY: a C string, by the caller's word.
             let name = unsafe { sized::text(self.name, "mf_config.name") }?;
@@ -390,25 +425,6 @@ impl mf_config {
                 "mf_config has both a handler and worker_argv",
             )),
         }
-    }
-
-    /// Refuses what this version cannot do, and what no version can.
-    fn check_later_features(&self) -> Result<()> {
-        none_set(self.flags & !MF_ZYGOTE, 0, "mf_config.flags")?;
-        one_of(self.affinity, 0, 2, "mf_config.affinity")?;
-        for class in self.classes {
-            if class.reserved != [0; 2] {
-                return Err(reserved("mf_class_config"));
-            }
-            if !(-20..=19).contains(&class.nice) {
-                return Err(Error::invalid(format!(
-                    "mf_class_config.nice is {}, not in -20..=19",
-                    class.nice
-                )));
-            }
-            off(class.nice == 0, "mf_class_config.nice")?;
-        }
-        off(self.affinity_count == 0, "mf_config.affinity_cpus")
     }
 
     /// The sandbox bits and fields.
@@ -508,15 +524,6 @@ fn span(ns: i64, what: &str) -> Result<Duration> {
     sized::timeout(ns).ok_or_else(|| Error::invalid(format!("mf_config.{what} is {ns}")))
 }
 
-/// Refuses a feature that is not off.
-#[inline]
-pub(crate) fn off(is_off: bool, what: &str) -> Result<()> {
-    if is_off {
-        return Ok(());
-    }
-    Err(unsupported(what))
-}
-
 #[cold]
 fn unsupported(what: &str) -> Error {
     Error::Unsupported(format!("{what}, in this version"))
@@ -534,16 +541,6 @@ pub(crate) fn none_set(bits: u32, known: u32, what: &str) -> Result<()> {
         )));
     }
     Err(unsupported(what))
-}
-
-/// Accepts `0..=supported`, refuses up to `known` as not supported.
-fn one_of(value: i32, supported: i32, known: i32, what: &str) -> Result<()> {
-    if !(0..=known).contains(&value) {
-        return Err(Error::invalid(format!(
-            "{what} is {value}, which is unknown"
-        )));
-    }
-    off(value <= supported, what)
 }
 
 #[cold]

@@ -1,14 +1,17 @@
-//! Scaling policies, from C.
+//! Scaling policies and their decisions, from C.
 
-use std::ffi::c_void;
-use std::time::Duration;
+use std::ffi::{c_char, c_void};
+use std::time::{Duration, SystemTime};
 
+use crate::engine::scaling::log::{Action, Decision};
 use crate::engine::scaling::{Proposal, Scaling, ScalingPolicy, Snapshot};
 use crate::error::{Error, Result};
 use crate::ffi::config::{
     MF_SCALING_ADAPTIVE, MF_SCALING_COMPATIBLE, MF_SCALING_CUSTOM, MF_SCALING_DEFAULT,
     MF_SCALING_OFF, mf_config,
 };
+use crate::ffi::error::guard;
+use crate::ffi::handle;
 use crate::ffi::sized;
 use crate::ffi::types::*;
 
@@ -24,15 +27,18 @@ pub(crate) fn of(cfg: &mf_config) -> Result<Scaling> {
         cfg.scaling_peak_permille,
         cfg.scaling_cpu_permille,
         cfg.scaling_idle_looks,
+        cfg.memory_grow_permille,
+        cfg.memory_pressure_permille,
+        cfg.memory_shed_permille,
     ];
     if times.iter().any(|&t| t < 0) {
         return Err(Error::invalid("an mf_config.scaling_*_ns is negative"));
     }
     let is_custom = cfg.scaling_policy == MF_SCALING_CUSTOM;
     let mut scaling = match (cfg.scaling_policy, cfg.scaling) {
-        (MF_SCALING_OFF, _) if times != [0; 3] || numbers != [0; 4] => {
+        (MF_SCALING_OFF, _) if times != [0; 3] || numbers != [0; 7] => {
             return Err(Error::invalid(
-                "mf_config has a scaling_* threshold without a scaling_policy",
+                "mf_config has a threshold of scaling without a scaling_policy",
             ));
         }
         (MF_SCALING_OFF, _) => Scaling::off(),
@@ -81,6 +87,18 @@ pub(crate) fn of(cfg: &mf_config) -> Result<Scaling> {
     if cfg.scaling_idle_looks != 0 {
         scaling = scaling.idle_looks(cfg.scaling_idle_looks);
     }
+    if cfg.memory_grow_permille != 0 {
+        scaling = scaling.memory(share(cfg.memory_grow_permille));
+    }
+    if cfg.memory_pressure_permille != 0 {
+        scaling = scaling.memory_pressure(share(cfg.memory_pressure_permille));
+    }
+    if cfg.memory_shed_permille != 0 {
+        scaling = scaling.memory_shed(share(cfg.memory_shed_permille));
+    }
+    if cfg.memory_refuse_permille != 0 {
+        scaling = scaling.memory_refuse(share(cfg.memory_refuse_permille));
+    }
     Ok(scaling)
 }
 
@@ -126,4 +144,91 @@ impl ScalingPolicy for ForeignScaling {
         let workers = u32::try_from(answer).ok()?;
         Some(Proposal::new(workers, "the scaling function says so"))
     }
+}
+
+impl From<&Decision> for mf_scaling_decision {
+    fn from(decision: &Decision) -> Self {
+        let seen = &decision.snapshot;
+        let since_1970 = decision.at.duration_since(SystemTime::UNIX_EPOCH);
+        let ns = |time: Duration| sized::nanoseconds(time).cast_unsigned();
+        Self {
+            size: 0, // set by `write_sized`
+            task_class: seen.class as i32,
+            time_ns: since_1970.map_or(0, ns),
+            action: match decision.action {
+                Action::Grow => MF_DECISION_GROW,
+                Action::Shrink => MF_DECISION_SHRINK,
+                Action::Resize => MF_DECISION_RESIZE,
+                Action::Failure => MF_DECISION_FAILURE,
+            },
+            before: decision.before,
+            after: decision.after,
+            ready: seen.ready,
+            starting: seen.starting,
+            threads: seen.threads,
+            queued: seen.queued,
+            on_workers: seen.on_workers,
+            oldest_ns: ns(seen.oldest),
+            service_ns: ns(seen.service),
+            cpu_permille: permille(seen.cpu),
+            memory_permille: permille(seen.memory),
+            reason: text(&decision.reason),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+fn permille(share: Option<f32>) -> i32 {
+    share.map_or(-1, |share| (share * 1000.0) as i32)
+}
+
+/// As much of a text as fits with the NUL behind it.
+fn text<const N: usize>(text: &str) -> [c_char; N] {
+    let mut end = text.len().min(N - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut chars = [0; N];
+    for (place, byte) in chars.iter_mut().zip(text[..end].bytes()) {
+        *place = byte.cast_signed();
+    }
+    chars
+}
+
+/// The last decisions about numbers of workers, from the oldest to the newest.
+///
+/// - `engine`: the engine; also after mf_engine_stop().
+/// - `decisions`: receives them, an array of elements of `decision_size` bytes; may be NULL if `max` is 0.
+/// - `decision_size`: the caller's sizeof(mf_scaling_decision).
+/// - `max`: the length of the array.
+///
+/// Returns how many are kept, at most 1000: if that is more than `max`, only the newest `max` were
+/// written. Or MF_E_INVALID: not an engine, NULL, or a size that no version of mf_scaling_decision has.
+/// Any thread. Forked child: MF_E_INVALID. Since 0.1.
+///
+/// # Safety
+/// `decisions` is NULL or valid for writes of `max * decision_size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_scaling_decisions(
+    engine: *mut mf_engine,
+    decisions: *mut mf_scaling_decision,
+    decision_size: usize,
+    max: usize,
+) -> i32 {
+    guard(|| {
+        let engine = handle::find(engine)?;
+        sized::check_size::<mf_scaling_decision>(decision_size, "mf_scaling_decision")?;
+        if max > 0 {
+            sized::check(decisions, "decisions")?;
+        }
+        let kept = engine.scaling_decisions();
+        let first = kept.len().saturating_sub(max);
+        for (index, decision) in kept[first..].iter().enumerate() {
+            let place = decisions.wrapping_byte_add(index * decision_size);
+            // SAFETY: one of the `max` elements of the caller's array; aligned, since `decision_size`
+            // was checked to be a multiple of the alignment.
+            unsafe { sized::write_sized(place, &decision.into(), decision_size) };
+        }
+        Ok(i32::try_from(kept.len()).unwrap_or(i32::MAX))
+    })
 }

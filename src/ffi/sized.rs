@@ -40,6 +40,7 @@ growable! {
     mf_loan_buf = 32,
     mf_engine_stats = 152,
     mf_worker_row = 96,
+    mf_scaling_decision = 256,
     mf_task_info = 40,
     mf_work = 72,
     mf_log_record = 3712,

@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 
-use crate::error::Error;
 use crate::ffi::error::guard;
 use crate::ffi::handle;
 use crate::ffi::host::put_text;
@@ -36,6 +35,7 @@ impl From<Stats> for mf_engine_stats {
             retried: stats.retried,
             killed: stats.killed,
             recycled: stats.recycled,
+            policy_failures: stats.policy_failures,
         }
     }
 }
@@ -170,12 +170,13 @@ pub unsafe extern "C" fn mf_engine_name(
     })
 }
 
-/// The engine's counters in the text format of Prometheus.
+/// The engine's counters, gauges and histograms in the text format of Prometheus (0.0.4).
 ///
 /// - `engine`, `buf`, `cap`: as for mf_status_json().
 ///
-/// Returns MF_E_UNSUPPORTED in this version, or MF_E_INVALID: not an engine. Any thread. Forked
-/// child: MF_E_INVALID. Since 0.1.
+/// Returns the length of the whole text in bytes without the NUL: it was cut if that is not below
+/// `cap`, and is of no use then. Leave room beyond that when asking again: every text is of its own
+/// moment. Or MF_E_INVALID: not an engine, or NULL. Any thread. Forked child: MF_E_INVALID. Since 0.1.
 ///
 /// # Safety
 /// `buf` is NULL or valid for writes of `cap` bytes.
@@ -185,9 +186,9 @@ pub unsafe extern "C" fn mf_metrics_text(
     buf: *mut c_char,
     cap: usize,
 ) -> i32 {
-    let _ = (buf, cap);
     guard(|| {
-        handle::find(engine)?;
-        Err(Error::Unsupported("metrics text, in this version".into()))
+        let text = handle::find(engine)?.metrics_text();
+        // SAFETY: the caller's word.
+        unsafe { put_text(&text, buf.cast(), cap) }
     })
 }

@@ -14,7 +14,8 @@ pub const MF_OK: i32 = 0;
 /// An argument is NULL, misaligned, unknown, stale or out of its range; mf_last_error() names it.
 /// Also the answer to every use of an engine in a forked child of its process.
 pub const MF_E_INVALID: i32 = -1;
-/// A bounded resource is full now. Nothing was accepted: poll completions, or try again later.
+/// A bounded resource is full now, or memory comes to its end. Nothing was accepted: poll completions,
+/// or try again later.
 /// Also the answer to MF_CANCEL_UNSTARTED if it is too late for that.
 pub const MF_E_WOULD_BLOCK: i32 = -2;
 /// The time given for the call has passed.
@@ -83,6 +84,15 @@ pub const MF_WORKER_READY: i32 = 2;
 pub const MF_WORKER_DRAINING: i32 = 3;
 /// In mf_worker_row.state: told to leave.
 pub const MF_WORKER_LEAVING: i32 = 4;
+
+/// In mf_scaling_decision.action: more workers, by the policy.
+pub const MF_DECISION_GROW: i32 = 1;
+/// In mf_scaling_decision.action: fewer workers, by the policy or for lack of memory.
+pub const MF_DECISION_SHRINK: i32 = 2;
+/// In mf_scaling_decision.action: another number of workers, by mf_resize().
+pub const MF_DECISION_RESIZE: i32 = 3;
+/// In mf_scaling_decision.action: none, because the policy failed.
+pub const MF_DECISION_FAILURE: i32 = 4;
 
 /// In mf_task_info.state: not started.
 pub const MF_TASK_QUEUED: i32 = 0;
@@ -296,6 +306,8 @@ pub struct mf_engine_stats {
     pub killed: u64,
     /// Worker processes that were replaced because of their number of tasks or their size.
     pub recycled: u64,
+    /// Times that a dispatch function chose a worker that there is not.
+    pub policy_failures: u64,
 }
 
 /// One worker process. Rows are an array of a given element size; see mf_worker_stats().
@@ -337,6 +349,45 @@ pub struct mf_worker_row {
     pub service_ns: u64,
     /// Resident memory in bytes; 0: not measured yet.
     pub rss_bytes: u64,
+}
+
+/// A decision about the number of workers of a class, and what it was made from. An array of them has a
+/// given element size; see mf_scaling_decisions().
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct mf_scaling_decision {
+    /// Set to the element size.
+    pub size: u32,
+    /// MF_CPU_BOUND or MF_IO_BOUND.
+    pub task_class: mf_class,
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    pub time_ns: u64,
+    /// MF_DECISION_*.
+    pub action: i32,
+    /// Workers wanted before.
+    pub before: u32,
+    /// Workers wanted from then on.
+    pub after: u32,
+    /// Workers that took tasks.
+    pub ready: u32,
+    /// Workers that were being started.
+    pub starting: u32,
+    /// Threads of each worker.
+    pub threads: u32,
+    /// Tasks that no worker had.
+    pub queued: u64,
+    /// Tasks on workers.
+    pub on_workers: u64,
+    /// Nanoseconds that the task had waited that had waited longest for a worker.
+    pub oldest_ns: u64,
+    /// Average nanoseconds of a task; 0 = not known.
+    pub service_ns: u64,
+    /// The share of the processors in use, in 1/1000; -1 = not known.
+    pub cpu_permille: i32,
+    /// The share of memory in use, in 1/1000; -1 = not known.
+    pub memory_permille: i32,
+    /// Why, in UTF-8, NUL-terminated; cut between two characters if it has no room.
+    pub reason: [c_char; 176],
 }
 
 /// Where a task is. The caller sets size, mf_task_state() the rest.

@@ -127,8 +127,9 @@ impl<const N: usize> Slot<N> {
         let last = self.version.load(Relaxed);
         let mut pairs = self.words.iter().zip(words);
         if last == 0 || !pairs.all(|(cell, &word)| cell.load(Relaxed) == word) {
-            // A value of 0 means "never published", so wrapping round (in 10^11 years) skips it.
-            self.write(last.wrapping_add(2).max(2), words);
+            // The next even number, whatever another process may have left there. A value of 0 means
+            // "never published", so wrapping round (in 10^11 years) skips it.
+            self.write((last | 1).wrapping_add(1).max(2), words);
         }
     }
 
@@ -149,7 +150,7 @@ impl<const N: usize> Slot<N> {
 
     /// `read`, patient enough for a writer that was interrupted in the middle; never for ever,
     /// because a writer that died there leaves the version odd.
-    fn read_patiently(&self) -> Option<(u64, [u64; N])> {
+    fn read_patiently(&self, patience: &Patience) -> Option<(u64, [u64; N])> {
         const SPINS: u32 = 64;
         const NAPS: u32 = 40;
         for attempt in 0..SPINS + NAPS {
@@ -158,11 +159,37 @@ impl<const N: usize> Slot<N> {
             }
             if attempt < SPINS {
                 spin_hint();
-            } else {
+            } else if patience.allows_a_nap() {
                 std::thread::sleep(Duration::from_micros(100));
+            } else {
+                break;
             }
         }
         None
+    }
+}
+
+/// How many naps the reads of a table may still take. A writer is at one record at a time; where many
+/// are unfinished, somebody has scribbled, and to wait for each of thousands would take half a minute.
+#[derive(Debug)]
+struct Patience(AtomicU32);
+
+impl Patience {
+    const NAPS: u32 = 200;
+
+    fn new() -> Self {
+        Self(AtomicU32::new(Self::NAPS))
+    }
+
+    fn renew(&self) {
+        // Relaxed, here and below: a number that nothing else depends on.
+        self.0.store(Self::NAPS, Relaxed);
+    }
+
+    fn allows_a_nap(&self) -> bool {
+        let left = self.0.load(Relaxed);
+        self.0.store(left.saturating_sub(1), Relaxed);
+        left > 0
     }
 }
 
@@ -303,6 +330,7 @@ unsafe impl<const N: usize> Shared for Slot<N> {}
 pub(crate) struct Table {
     base: NonNull<u8>,
     max_workers: u32,
+    patience: Patience,
 }
 
 // SAFETY: the pointer is used only for `&` to atomics, which any thread may use; that the mapping
@@ -318,7 +346,17 @@ impl Table {
     pub(super) unsafe fn new(base: NonNull<u8>, max_workers: u32) -> Self {
         debug_assert!(base.addr().get().is_multiple_of(PAGE));
         debug_assert!(max_workers <= MAX_WORKERS);
-        Self { base, max_workers }
+        Self {
+            base,
+            max_workers,
+            patience: Patience::new(),
+        }
+    }
+
+    /// Before several reads that belong together: they may wait for unfinished records anew, for some
+    /// 30 ms altogether.
+    pub(crate) fn renew_patience(&self) {
+        self.patience.renew();
     }
 
     /// The `T` at `offset + index * size_of::<T>()`, which must lie inside the segment.
@@ -399,22 +437,22 @@ impl Table {
     /// The engine's record. `None`, here and below: nothing was published yet, or its writer did not
     /// finish within some milliseconds (it is dead or stopped).
     pub(crate) fn engine(&self) -> Option<EngineRecord> {
-        read_published(&self.header().engine)
+        self.read_published(&self.header().engine)
     }
 
     /// The record of a class.
     pub(crate) fn class(&self, class: usize) -> Option<ClassRecord> {
-        read_published(self.header().classes.get(class)?)
+        self.read_published(self.header().classes.get(class)?)
     }
 
     /// A histogram of a class.
     pub(crate) fn histogram(&self, class: usize, times: Times) -> Option<HistogramRecord> {
-        read_published(self.histogram_slot(class, times)?)
+        self.read_published(self.histogram_slot(class, times)?)
     }
 
     /// What could not be done as the settings ask.
     pub(crate) fn notes(&self) -> Option<NotesRecord> {
-        read_published(&self.header().notes)
+        self.read_published(&self.header().notes)
     }
 
     /// Unasked deaths by signal.
@@ -425,7 +463,7 @@ impl Table {
 
     /// A row of the load table; also `None` if there is no such row.
     pub(crate) fn read_row(&self, worker: u32) -> Option<Row> {
-        read_published(self.row(worker)?)
+        self.read_published(self.row(worker)?)
     }
 
     /// The last decisions with their running numbers, oldest first.
@@ -445,18 +483,19 @@ impl Table {
         let end = load_acquire(&count.value);
         let first = end.saturating_sub(LOG_RECORDS as u64);
         let read = |number: u64| {
-            let (version, words) = self.at::<Slot<N>>(area, slot_of(number)).read_patiently()?;
+            let slot = self.at::<Slot<N>>(area, slot_of(number));
+            let (version, words) = slot.read_patiently(&self.patience)?;
             (version == version_of(number)).then(|| (number, R::decode(&words)))
         };
         (first..end).filter_map(read).collect()
     }
-}
 
-/// A whole record, never a torn one.
-fn read_published<const N: usize, R: Record<N>>(slot: &Slot<N>) -> Option<R> {
-    match slot.read_patiently()? {
-        (0, _) => None,
-        (_, words) => Some(R::decode(&words)),
+    /// A whole record, never a torn one.
+    fn read_published<const N: usize, R: Record<N>>(&self, slot: &Slot<N>) -> Option<R> {
+        match slot.read_patiently(&self.patience)? {
+            (0, _) => None,
+            (_, words) => Some(R::decode(&words)),
+        }
     }
 }
 

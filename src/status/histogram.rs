@@ -78,9 +78,11 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Whoever says what the counts are may be wrong: what no engine ever counts is brought down to
+    /// what can be added up.
     pub(crate) fn from_counts(counts: &[u64; BUCKETS], sum_ns: u64) -> Self {
         Self {
-            counts: Box::new(*counts),
+            counts: Box::new(counts.map(|count| count.min(u64::MAX / BUCKETS as u64))),
             sum_ns,
         }
     }
@@ -115,7 +117,8 @@ impl Histogram {
             clippy::cast_precision_loss,
             reason = "the cast saturates; a rank need not be exact beyond 2^53"
         )]
-        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);
+        let rank = (q.clamp(0.0, 1.0) * count as f64).ceil() as u64;
+        let rank = rank.min(count).max(1);
         let mut seen = 0;
         let bucket = self.counts.iter().position(|&count| {
             seen += count;
@@ -189,7 +192,7 @@ impl<'de> Deserialize<'de> for Histogram {
         for (end, count) in written.buckets {
             // Of another layout a bucket may lie across ours: it counts where it ends.
             let bucket = end.checked_sub(1).map_or(BUCKETS - 1, bucket_of);
-            counts[bucket] += count;
+            counts[bucket] = u64::saturating_add(counts[bucket], count);
         }
         Ok(Self::from_counts(&counts, written.sum_ns))
     }
@@ -248,6 +251,19 @@ mod tests {
         let (earlier, later) = (of(&[10, 5000]), of(&[10, 5000, 5000, 70]));
         assert_eq!(later.since(&earlier), of(&[5000, 70]));
         assert_eq!(later.since(&later), Histogram::default());
+    }
+
+    #[test]
+    fn counts_that_are_not_true_can_be_added_up() {
+        let histogram = Histogram::from_counts(&[u64::MAX; BUCKETS], u64::MAX);
+        assert!(histogram.count() > 1 << 63);
+        assert!(histogram.quantile(1.0) > histogram.quantile(0.0));
+        assert!(histogram.mean().unwrap() < Duration::from_nanos(3));
+        let json = format!(
+            r#"{{"count":1,"sum_ns":0,"buckets":[[1,{0}],[2,{0}]]}}"#,
+            u64::MAX
+        );
+        assert!(serde_json::from_str::<Histogram>(&json).unwrap().count() > 0);
     }
 
     #[test]

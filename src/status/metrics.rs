@@ -27,7 +27,8 @@ use super::{Histogram, Status};
 pub const PROMETHEUS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of some engines as one exposition, in the text format of Prometheus (0.0.4): each metric
-/// once, with series for every engine, told apart by the label `engine`. `docs/metrics.md` describes
+/// once, with series for every engine, told apart by the label `engine`: its name, or its host process
+/// if it has none, so of several in one process at most one may be without. `docs/metrics.md` describes
 /// them.
 #[must_use]
 pub fn prometheus(engines: Vec<Status>) -> String {

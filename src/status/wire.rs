@@ -57,10 +57,11 @@ pub(crate) fn publish(status: &Status, moment: Moment, publisher: &mut Publisher
 /// What stands in a segment. `alive`: whether its engine lived a moment ago; if not, this is its last
 /// word.
 pub(crate) fn read(table: &Table, alive: bool) -> Status {
+    table.renew_patience();
     let engine = table.engine();
     let mut unread = engine.is_none();
     let engine = engine.unwrap_or_default();
-    let workers = workers(table);
+    let workers = rows(table);
     let classes: Vec<_> = Class::ALL
         .into_iter()
         .map(|class| table.class(class.index()))
@@ -133,6 +134,11 @@ pub(crate) fn read(table: &Table, alive: bool) -> Status {
 
 /// The rows of a segment that stand for a worker.
 pub(crate) fn workers(table: &Table) -> Vec<WorkerRow> {
+    table.renew_patience();
+    rows(table)
+}
+
+fn rows(table: &Table) -> Vec<WorkerRow> {
     (0..table.max_workers())
         .filter_map(|slot| worker(slot, &table.read_row(slot)?))
         .collect()
@@ -441,5 +447,47 @@ fn action_number(action: Action) -> u32 {
         Action::Shrink => 2,
         Action::Resize => 3,
         Action::Failure => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::control::ControlSegment;
+
+    #[test]
+    fn whatever_stands_in_a_segment_can_be_told() {
+        for word in [
+            1,
+            2,
+            3,
+            4,
+            1 << 31,
+            1 << 63,
+            u64::MAX,
+            0x8080_8080_8080_8080,
+        ] {
+            let segment = ControlSegment::private(2).unwrap();
+            let mut publisher = segment.publisher().unwrap();
+            publisher.engine(&EngineRecord::filled(word));
+            publisher.notes(&NotesRecord::filled(word));
+            publisher.deaths(&[word; SIGNALS]);
+            for class in Class::ALL.map(Class::index) {
+                publisher.class(class, &ClassRecord::filled(word));
+                for times in [Times::Queue, Times::Run] {
+                    publisher.histogram(class, times, &HistogramRecord::filled(word));
+                }
+            }
+            publisher.row(1, &Row::filled(word));
+            segment.log_crash(&CrashRecord::filled(word));
+            segment.log_decision(&DecisionRecord::filled(word));
+            for alive in [false, true] {
+                let status = read(&segment, alive);
+                assert_eq!(status.tasks.submitted, word);
+                assert!(status.to_prometheus().contains(&word.to_string()));
+                let json = status.to_json();
+                assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+            }
+        }
     }
 }

@@ -6,19 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::sys::cgroup::{Group, Groups, value_of};
+
 /// Measures from one reading to the next.
 #[derive(Debug)]
 pub(crate) struct CpuMeter {
-    group: Option<PathBuf>,
+    stat: PathBuf,
+    groups: Groups,
     last: Option<Reading>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Reading {
     at: Instant,
     machine: Option<Ticks>,
-    /// Microseconds that the group has used, and the processors that it may use.
-    group: Option<(u64, f32)>,
+    /// Of each group that is limited: microseconds that it has used, and the processors that it may use.
+    groups: Vec<Option<(u64, f32)>>,
 }
 
 /// Time of the whole machine, in ticks of the kernel.
@@ -29,10 +32,11 @@ struct Ticks {
 }
 
 impl CpuMeter {
-    pub(crate) fn new() -> Self {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    /// `root` is where `/proc` and `/sys` are: `/`, but for tests.
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
-            group: group_of(&own).map(|path| Path::new("/sys/fs/cgroup").join(path)),
+            stat: root.join("proc/stat"),
+            groups: Groups::of_this_process(root),
             last: None,
         }
     }
@@ -41,33 +45,25 @@ impl CpuMeter {
     pub(crate) fn measure(&mut self) -> Option<f32> {
         let now = Reading {
             at: Instant::now(),
-            machine: (fs::read_to_string("/proc/stat").ok()).and_then(|text| ticks_of(&text)),
-            group: self.group.as_deref().and_then(group_use),
+            machine: (fs::read_to_string(&self.stat).ok()).and_then(|text| ticks_of(&text)),
+            groups: self.groups.iter().map(group_use).collect(),
         };
-        let before = self.last.replace(now)?;
+        let before = self.last.replace(now.clone())?;
         let machine = (before.machine.zip(now.machine)).and_then(|(a, b)| share(a, b));
         let elapsed = now.at.duration_since(before.at).as_secs_f32();
-        let group = (before.group.zip(now.group)).and_then(|((a, _), (b, quota))| {
-            let used = b.saturating_sub(a) as f32 / 1e6;
+        let groups = (before.groups.iter().zip(&now.groups)).filter_map(|(before, now)| {
+            let ((before, _), (now, quota)) = before.zip(*now)?;
+            let used = now.saturating_sub(before) as f32 / 1e6;
             (elapsed > 0.0).then(|| (used / elapsed / quota).min(1.0))
         });
-        [machine, group].into_iter().flatten().reduce(f32::max)
+        machine.into_iter().chain(groups).reduce(f32::max)
     }
 }
 
-/// The path of the control group below the mount, from `/proc/self/cgroup`.
-fn group_of(text: &str) -> Option<&str> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(path)
-}
-
 /// What the group has used, if its time is limited.
-fn group_use(group: &Path) -> Option<(u64, f32)> {
-    let quota = quota_of(&fs::read_to_string(group.join("cpu.max")).ok()?)?;
-    Some((
-        usage_of(&fs::read_to_string(group.join("cpu.stat")).ok()?)?,
-        quota,
-    ))
+fn group_use(group: &Group) -> Option<(u64, f32)> {
+    let quota = quota_of(&group.read("cpu.max")?)?;
+    Some((value_of(&group.read("cpu.stat")?, "usage_usec")?, quota))
 }
 
 /// The processors that `cpu.max` allows; `None` for no limit.
@@ -76,13 +72,6 @@ fn quota_of(text: &str) -> Option<f32> {
     let quota: f32 = words.next()?.parse().ok()?; // `max` is no number
     let period: f32 = words.next()?.parse().ok()?;
     (quota > 0.0 && period > 0.0).then(|| quota / period)
-}
-
-fn usage_of(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))?;
-    line.trim().parse().ok()
 }
 
 /// The first line of `/proc/stat`: user nice system idle iowait irq softirq steal ...
@@ -123,9 +112,6 @@ mod tests {
         assert_eq!(ticks_of(""), None);
         assert_eq!(quota_of("150000 100000\n"), Some(1.5));
         assert_eq!(quota_of("max 100000\n"), None);
-        assert_eq!(usage_of("usage_usec 4711\nuser_usec 1\n"), Some(4711));
-        assert_eq!(group_of("1:cpu:/x\n0::/a/b\n"), Some("a/b"));
-        assert_eq!(group_of("1:cpu:/x\n"), None);
     }
 
     #[test]
@@ -138,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_meter_measures_something_on_this_machine() {
-        let mut meter = CpuMeter::new();
+        let mut meter = CpuMeter::new(Path::new("/"));
         assert_eq!(meter.measure(), None);
         let start = Instant::now();
         let share = loop {

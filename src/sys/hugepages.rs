@@ -225,6 +225,85 @@ mod tests {
         assert_eq!(pages.refusal(), None, "told once");
     }
 
+    /// A file of a file system that gives huge pages to who asks, whatever the setting for memfds is:
+    /// one of this thread's own. `None` if this process may not mount, or the kernel has no huge pages.
+    fn file_of_huge_pages(len: u64) -> Option<std::os::fd::OwnedFd> {
+        use std::ffi::CString;
+        use std::os::unix::fs::OpenOptionsExt;
+        use std::ptr::null;
+        // SAFETY: takes a number only; this thread ends with the test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            return None;
+        }
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        // SAFETY: a path; the others may be missing for a change of propagation.
+        unsafe { libc::mount(null(), c"/".as_ptr(), null(), private, null()) };
+        let place = Settings::new(&[("mount/x", "")]);
+        let target = CString::new(place.0.join("mount").to_str().unwrap()).unwrap();
+        let (kind, options) = (c"tmpfs".as_ptr(), c"huge=advise,size=64m".as_ptr());
+        // SAFETY: C strings that outlive the call.
+        if unsafe { libc::mount(kind, target.as_ptr(), kind, 0, options.cast()) } != 0 {
+            return None;
+        }
+        let mut open = fs::OpenOptions::new();
+        open.read(true).write(true).custom_flags(libc::O_TMPFILE);
+        let file = open.open(place.0.join("mount")).unwrap();
+        file.set_len(len).unwrap();
+        // SAFETY: a C string; the open file keeps the file system until it is closed.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        Some(file.into())
+    }
+
+    /// KiB of a mapping of this process that lie in huge pages.
+    fn mapped_hugely(start: usize) -> u64 {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines =
+            (smaps.lines()).skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let line = lines.find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+        line.unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_was_allocated_in_small_pages_comes_into_huge_ones() {
+        const LEN: u64 = 16 << 20;
+        let test = || {
+            let Ok(size) = fs::read_to_string(Path::new(SETTINGS).join("hpage_pmd_size")) else {
+                return println!("SKIP: no transparent huge pages");
+            };
+            let pages = HugePages {
+                size: size.trim().parse().unwrap(),
+                refusal: AtomicI32::new(0),
+            };
+            if pages.size > LEN / 4 {
+                return println!("SKIP: huge pages of {} bytes", pages.size);
+            }
+            let Some(fd) = file_of_huge_pages(LEN) else {
+                return println!("SKIP: a tmpfs with huge pages cannot be mounted here");
+            };
+            let reader = fd.try_clone().unwrap();
+            let writer = Segment::<Word>::map(fd, LEN, Access::Write).unwrap();
+            let reader = Segment::<Word>::map(reader, LEN, Access::Read).unwrap();
+            pages.advise(&reader);
+            // Not quite two pages, then the rest: as an arena grows.
+            let first = 2 * pages.size - 4096;
+            memfd::commit(writer.fd(), 0, LEN).unwrap();
+            writer.layout().0.store(7, Relaxed);
+            let start = reader.range(0, LEN).unwrap().as_ptr() as usize;
+            pages.gather(&reader, &(0..first));
+            assert_eq!(pages.refusal(), None);
+            assert_eq!(mapped_hugely(start), pages.size >> 10);
+            pages.gather(&reader, &(first..LEN));
+            assert_eq!(mapped_hugely(start), LEN >> 10);
+            assert_eq!(reader.layout().0.load(Relaxed), 7);
+        };
+        // On a thread of its own, whose mounts nobody else sees.
+        std::thread::spawn(test).join().unwrap();
+    }
+
     #[test]
     fn what_does_not_fill_a_huge_page_is_left_alone() {
         let pages = HugePages {

@@ -8,6 +8,8 @@ pub(crate) mod prefetch;
 pub(crate) mod sync;
 
 #[cfg(not(loom))]
+pub(crate) mod cgroup;
+#[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
 pub(crate) mod cpu;
@@ -23,6 +25,8 @@ pub(crate) mod fork;
 pub(crate) mod hugepages;
 #[cfg(not(loom))]
 pub(crate) mod memfd;
+#[cfg(not(loom))]
+pub(crate) mod memory;
 #[cfg(not(loom))]
 pub(crate) mod numa;
 #[cfg(not(loom))]

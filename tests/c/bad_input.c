@@ -7,6 +7,7 @@ static void configs(void) {
   char name[80];
   const char *argv[2] = {NULL, NULL};
   const int32_t bad_fd = -1;
+  const uint32_t cpu = 0;
 
   IS(mf_config_init(NULL, sizeof cfg), MF_E_INVALID);
   IS(mf_config_init((mf_config *)((char *)&cfg + 1), sizeof cfg), MF_E_INVALID);
@@ -48,8 +49,13 @@ static void configs(void) {
   REFUSED(cfg.classes[0].min_workers = 2, MF_E_INVALID);
   REFUSED(cfg.classes[0].max_workers = 100000, MF_E_INVALID);
   REFUSED(cfg.classes[0].min_workers = 0; cfg.classes[0].max_workers = 0, MF_E_INVALID);
-  REFUSED(cfg.classes[1].reserved[1] = 1, MF_E_INVALID);
   REFUSED(cfg.classes[0].nice = 20, MF_E_INVALID);
+  REFUSED(cfg.classes[1].nice = -21, MF_E_INVALID);
+  REFUSED(cfg.classes[1].scheduler = 4, MF_E_INVALID);
+  REFUSED(cfg.classes[1].scheduler = -1, MF_E_INVALID);
+  REFUSED(cfg.classes[0].io_priority = 7, MF_E_INVALID);
+  REFUSED(cfg.classes[0].io_priority = MF_IO_BEST_EFFORT + 8, MF_E_INVALID);
+  REFUSED(cfg.classes[0].io_priority = INT32_MIN, MF_E_INVALID);
   REFUSED(cfg.max_tasks = 0, MF_E_INVALID);
   REFUSED(cfg.max_tasks = (1u << 20) + 1, MF_E_INVALID);
   REFUSED(cfg.inline_payload = 41, MF_E_INVALID);
@@ -67,7 +73,18 @@ static void configs(void) {
   REFUSED(cfg.scaling_idle_looks = 3, MF_E_INVALID);            /* without a policy */
   REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT; cfg.scaling_interval_ns = 1, MF_E_INVALID);
   REFUSED(cfg.scaling_policy = MF_SCALING_DEFAULT; cfg.scaling_cpu_permille = 1001, MF_E_INVALID);
-  REFUSED(cfg.affinity = 3, MF_E_INVALID);
+  REFUSED(cfg.affinity = 4, MF_E_INVALID);
+  REFUSED(cfg.affinity = -1, MF_E_INVALID);
+  REFUSED(cfg.affinity = MF_AFFINITY_LIST, MF_E_INVALID); /* without a list */
+  REFUSED(cfg.affinity = MF_AFFINITY_LIST; cfg.affinity_count = 1, MF_E_INVALID);
+  REFUSED(cfg.affinity = MF_AFFINITY_LIST; cfg.affinity_cpus = &cpu; cfg.affinity_count = (size_t)-1,
+          MF_E_INVALID);
+  REFUSED(cfg.affinity_cpus = &cpu; cfg.affinity_count = 1, MF_E_INVALID); /* not a list */
+  REFUSED(cfg.affinity_node = 1, MF_E_INVALID);                            /* not a node */
+  REFUSED(cfg.class_affinity[1].affinity = 4, MF_E_INVALID);
+  REFUSED(cfg.class_affinity[1].affinity = MF_AFFINITY_LIST, MF_E_INVALID);
+  REFUSED(cfg.class_affinity[0].node = 1, MF_E_INVALID);
+  REFUSED(cfg.huge_pages = 2, MF_E_INVALID);
   REFUSED(cfg.sandbox = 1u << 31, MF_E_INVALID);
   REFUSED(cfg.default_attempts = 65536, MF_E_INVALID);
   REFUSED(cfg.kill_grace_ns = -1, MF_E_INVALID);
@@ -79,10 +96,6 @@ static void configs(void) {
   REFUSED(cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = 1, MF_E_INVALID);
   REFUSED(cfg.inherit_fds = &bad_fd; cfg.inherit_count = (size_t)-1, MF_E_INVALID);
-  /* Later. */
-  REFUSED(cfg.affinity = MF_AFFINITY_SPREAD, MF_E_UNSUPPORTED);
-  REFUSED(cfg.affinity = MF_AFFINITY_LIST, MF_E_UNSUPPORTED);
-  REFUSED(cfg.classes[1].nice = 5, MF_E_UNSUPPORTED);
   /* A program that cannot be executed: whatever the error, there is one, and no engine. */
   cfg = config(NULL, NULL, 1, 1);
   argv[0] = "/nowhere/at/all";
@@ -212,7 +225,9 @@ static void outputs(mf_engine *engine) {
   CHECK(mf_status_json(engine, NULL, 0) > 100);
   IS(mf_status_json(engine, NULL, 5), MF_E_INVALID);
   CHECK(mf_status_json(engine, json, sizeof json) > 100 && strlen(json) == 7);
-  IS(mf_metrics_text(engine, NULL, 0), MF_E_UNSUPPORTED);
+  CHECK(mf_metrics_text(engine, NULL, 0) > 100);
+  IS(mf_metrics_text(engine, NULL, 5), MF_E_INVALID);
+  CHECK(mf_metrics_text(engine, json, sizeof json) > 100 && strlen(json) == 7);
   IS(mf_resize(engine, 5, 1), MF_E_INVALID);
   IS(mf_resize(engine, MF_CPU_BOUND, 2), MF_E_INVALID);
 }
@@ -298,6 +313,7 @@ int main(void) {
     IS(mf_stats(garbage[i], NULL), MF_E_INVALID);
     IS(mf_status_json(garbage[i], NULL, 0), MF_E_INVALID);
     IS(mf_engine_name(garbage[i], NULL, 0), MF_E_INVALID);
+    IS(mf_metrics_text(garbage[i], NULL, 0), MF_E_INVALID);
   }
   IS(mf_submit(NULL, "x", 1, NULL, &id), MF_E_INVALID);
   return 0;

@@ -27,6 +27,12 @@ AT(mf_completion, handle, 80);
 AT(mf_completion, reserved, 88);
 CHECK(sizeof(mf_class_config) == 32);
 AT(mf_class_config, nice, 12);
+AT(mf_class_config, scheduler, 24);
+AT(mf_class_config, io_priority, 28);
+CHECK(sizeof(mf_class_affinity) == 24);
+AT(mf_class_affinity, node, 4);
+AT(mf_class_affinity, cpus, 8);
+AT(mf_class_affinity, count, 16);
 
 /* Growable: fields may be added at the end, none may move. */
 CHECK(sizeof(mf_submission) >= 40);
@@ -59,6 +65,7 @@ AT(mf_engine_stats, size, 0);
 AT(mf_engine_stats, degraded, 4);
 AT(mf_engine_stats, submitted, 8);
 AT(mf_engine_stats, payload_capacity, 144);
+AT(mf_engine_stats, policy_failures, 176);
 
 CHECK(sizeof(mf_worker_row) >= 96);
 AT(mf_worker_row, size, 0);
@@ -67,6 +74,18 @@ AT(mf_worker_row, pid, 8);
 AT(mf_worker_row, cpu_permille, 36);
 AT(mf_worker_row, incarnation, 40);
 AT(mf_worker_row, rss_bytes, 88);
+
+CHECK(sizeof(mf_scaling_decision) >= 256);
+AT(mf_scaling_decision, size, 0);
+AT(mf_scaling_decision, task_class, 4);
+AT(mf_scaling_decision, time_ns, 8);
+AT(mf_scaling_decision, action, 16);
+AT(mf_scaling_decision, threads, 36);
+AT(mf_scaling_decision, queued, 40);
+AT(mf_scaling_decision, service_ns, 64);
+AT(mf_scaling_decision, cpu_permille, 72);
+AT(mf_scaling_decision, memory_permille, 76);
+AT(mf_scaling_decision, reason, 80);
 
 CHECK(sizeof(mf_task_info) >= 40);
 AT(mf_task_info, size, 0);
@@ -121,6 +140,12 @@ AT(mf_config, sandbox_memory, 336);
 AT(mf_config, sandbox_core, 344);
 AT(mf_config, sandbox_files, 352);
 AT(mf_config, sandbox_cpu_s, 356);
+AT(mf_config, hang_timeout_ns, 376);
+AT(mf_config, affinity_node, 384);
+AT(mf_config, huge_pages, 388);
+AT(mf_config, class_affinity, 392);
+AT(mf_config, memory_grow_permille, 440);
+AT(mf_config, memory_refuse_permille, 452);
 
 /* The numbers of the contract. */
 CHECK(MF_OK == 0 && MF_E_INVALID == -1 && MF_E_WOULD_BLOCK == -2 && MF_E_TIMEOUT == -3);

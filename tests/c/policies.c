@@ -46,6 +46,19 @@ static int32_t out_of_range(void *user, mf_class task_class, const mf_worker_row
   return (int32_t)count;
 }
 
+static int32_t slow(void *user, mf_class task_class, const mf_worker_row *rows, size_t row_size,
+                    size_t count) {
+  sleep_ms(2);
+  return by_slot(user, task_class, rows, row_size, count);
+}
+
+static uint64_t failures(mf_engine *engine) {
+  mf_engine_stats stats;
+  stats.size = sizeof stats;
+  IS(mf_stats(engine, &stats), MF_OK);
+  return stats.policy_failures;
+}
+
 /* Runs TASKS tasks, one after the other; the set of workers that ran them, a bit each. */
 static uint32_t run(mf_engine *engine, uint64_t key) {
   uint32_t workers = 0;
@@ -78,6 +91,7 @@ int main(void) {
   IS(run(engine, 0), 1u << 2);
   IS(c.bad_rows, 0);
   CHECK(c.calls >= TASKS);
+  IS(failures(engine), 0);
 
   IS(mf_set_dispatch_policy(engine, MF_DISPATCH_CUSTOM, NULL, NULL), MF_E_INVALID);
   IS(mf_set_dispatch_policy(engine, MF_DISPATCH_ROUND_ROBIN, by_slot, &c), MF_E_INVALID);
@@ -88,6 +102,11 @@ int main(void) {
   IS(mf_set_dispatch_policy(engine, MF_DISPATCH_CUSTOM, out_of_range, &c), MF_OK);
   CHECK(run(engine, 0) != 0);
   IS(c.inside, MF_E_INTERNAL);
+  CHECK(failures(engine) > 0);
+
+  /* Slow is only slow. */
+  IS(mf_set_dispatch_policy(engine, MF_DISPATCH_CUSTOM, slow, &c), MF_OK);
+  IS(run(engine, 0), 1u << 2);
 
   IS(mf_set_dispatch_policy(engine, MF_DISPATCH_POWER_OF_TWO, NULL, NULL), MF_OK);
   CHECK(run(engine, 0) != 0);

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod exposition;
+pub(crate) mod http;
 pub(crate) mod run;
 
 use std::fs;

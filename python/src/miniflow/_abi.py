@@ -93,6 +93,16 @@ MF_SCALING_COMPATIBLE = 4
 MF_AFFINITY_NONE = 0
 MF_AFFINITY_SPREAD = 1
 MF_AFFINITY_LIST = 2
+MF_AFFINITY_NODE = 3
+MF_SCHEDULER_INHERIT = 0
+MF_SCHEDULER_NORMAL = 1
+MF_SCHEDULER_BATCH = 2
+MF_SCHEDULER_IDLE = 3
+MF_IO_INHERIT = 0
+MF_IO_BEST_EFFORT = 0x4000
+MF_IO_IDLE = 0x6000
+MF_HUGE_PAGES_OFF = 0
+MF_HUGE_PAGES_ADVISE = 1
 
 MF_SANDBOX_NO_NEW_PRIVS = 1
 MF_SANDBOX_RLIMITS = 2
@@ -137,7 +147,18 @@ class ClassConfig(Structure):
     threads: u32
     nice: i32
     deadline_ns: i64
-    reserved: Annotated[ctypes.Array[c_uint32], c_uint32 * 2]
+    scheduler: i32
+    io_priority: i32
+
+
+@_struct
+class ClassAffinity(Structure):
+    """An affinity of one class, a part of Config."""
+
+    affinity: i32
+    node: u32
+    cpus: Annotated[Any, POINTER(c_uint32)]
+    count: usize
 
 
 @_struct
@@ -193,6 +214,9 @@ class Config(Structure):
     kill_grace_ns: i64
     stopped_grace_ns: i64
     hang_timeout_ns: i64
+    affinity_node: u32
+    huge_pages: u32
+    class_affinity: Annotated[ctypes.Array[ClassAffinity], ClassAffinity * 2]
 
 
 @_struct
@@ -388,8 +412,8 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_cancel": _short(_engine, _id, c_uint32),
     "mf_task_state": _short(_engine, _id, POINTER(TaskInfo)),
     "mf_event_fd": _short(_engine),
-    "mf_set_dispatch_policy": _waits(_engine, c_int32, c_void_p, c_void_p),
     "mf_resize": _waits(_engine, c_int32, c_uint32),
+    "mf_set_dispatch_policy": _waits(_engine, c_int32, c_void_p, c_void_p),
     "mf_submit_opts_init": _short(POINTER(SubmitOpts), c_size_t),
     "mf_submit": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), _id),
     "mf_submit_as": _short(_engine, _bytes, c_size_t, POINTER(SubmitOpts), c_uint64, _id),
@@ -405,6 +429,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_stats": _short(_engine, POINTER(EngineStats)),
     "mf_worker_stats": _waits(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
     "mf_status_json": _waits(_engine, POINTER(c_char), c_size_t),
+    "mf_metrics_text": _waits(_engine, POINTER(c_char), c_size_t),
     "mf_engine_name": _short(_engine, POINTER(c_char), c_size_t),
     "mf_task_payload": _short(_task, POINTER(c_size_t), gives=c_void_p),
     "mf_task_get_id": _short(_task, _id),

@@ -36,6 +36,8 @@ _ROW = struct.Struct("Q8xQiiIII4xQQqqQ40x")
 _WORDS = _ROW.size // 8
 _HANDLE_WORD = 10
 _ROWS = 256
+# Bytes that a text may well have.
+_TEXT = 1 << 16
 # Longest sleep of a waiting thread in one go: a signal (Ctrl-C) is looked for in between.
 _SLICE = 0.1
 # How long an event loop looks away while another thread drives.
@@ -592,6 +594,16 @@ class Core:
             if there <= count:
                 return list(rows[:there])
             count = there
+
+    def metrics_text(self) -> str:
+        """Its counters, gauges and histograms in the text format of Prometheus."""
+        room = _TEXT
+        while True:
+            text = ctypes.create_string_buffer(room)
+            length = _abi.check(_abi.lib.mf_metrics_text(self._handle, text, room))
+            if length < room:
+                return text.value.decode()
+            room = length + (length >> 3)  # the next one may be longer
 
     def resize(self, io: bool, workers: int) -> None:
         """Sets how many workers a class has."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from . import _abi, _wire
+from ._placement import Placement
 from .errors import ConfigError
 
 CPU = _abi.MF_CPU_BOUND
@@ -69,6 +70,7 @@ class Settings:
     memory_limit: int | None = None
     recycle_after: int | None = None
     recycle_rss: int | None = None
+    placement: Placement = field(default_factory=Placement)
     start_timeout: float = 60.0
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ class Prepared:
             config.recycle_tasks = settings.recycle_after
         if settings.recycle_rss is not None:
             config.recycle_rss = settings.recycle_rss
+        self._keep.append(settings.placement.fill(config))
         try:
             self.setup_fd = _setup_file(settings)
             self._command(settings, config)
@@ -198,7 +201,7 @@ def _setup_file(settings: Settings) -> int:
         "preload": list(settings.preload),
         "initializer": initializer,
         "capture": settings.capture_output,
-        "blas_threads": max(1, available_cpus() // max(1, workers)),
+        "blas_threads": 1 if settings.placement.binds else max(1, available_cpus() // max(1, workers)),
         "memory_limit": settings.memory_limit,
         "first_io_worker": settings.cpu.workers,
     }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Callable
 
+from ._placement import Placement
 from .errors import ConfigError
 
 __all__ = ["EngineConfig"]
@@ -62,6 +63,17 @@ class EngineConfig:
     memory_limit: int | None
     #: Tasks after which a worker is replaced by a new one.
     recycle_after: int | None
+    #: Where workers run: None (anywhere), "spread" (over cores, caches and NUMA nodes), "node:N" (on that
+    #: NUMA node, whose memory they prefer), or processors that they get in turn, such as [0, 2, 4].
+    affinity: str | Sequence[int] | None
+    #: Added to the niceness of the workers, -20 to 19.
+    nice: int
+    #: "batch", "idle" or "normal"; None: as this program is scheduled.
+    scheduler: str | None
+    #: When the disk serves the workers: 0 (first) to 7, or "idle"; None: as this program.
+    io_priority: int | str | None
+    #: Whether parameters and results lie in huge pages, if the kernel gives them to shared memory.
+    huge_pages: bool
     #: Largest parameters and largest result of a task in bytes, pickled.
     max_payload: int
     max_result: int
@@ -88,6 +100,11 @@ class EngineConfig:
         name: str | None = None,
         memory_limit: int | None = None,
         recycle_after: int | None = None,
+        affinity: str | Sequence[int] | None = None,
+        nice: int = 0,
+        scheduler: str | None = None,
+        io_priority: int | str | None = None,
+        huge_pages: bool = False,
         max_payload: int = 1 << 30,
         max_result: int = 1 << 30,
         start_timeout: float = 60.0,
@@ -111,6 +128,11 @@ class EngineConfig:
         self.name = name
         self.memory_limit = memory_limit
         self.recycle_after = recycle_after
+        self.affinity = affinity
+        self.nice = nice
+        self.scheduler = scheduler
+        self.io_priority = io_priority
+        self.huge_pages = huge_pages
         self.max_payload = max_payload
         self.max_result = max_result
         self.start_timeout = start_timeout
@@ -133,8 +155,19 @@ class EngineConfig:
         self.log_level = _level(self.log_level)
         if isinstance(self.preload, str) or not all(isinstance(name, str) for name in self.preload):
             raise ConfigError(f"preload is {self.preload!r}: it must be a sequence of names of modules")
+        self.placement()
         if self.initializer is not None and not callable(self.initializer):
             raise ConfigError(f"initializer is {self.initializer!r}: it must be callable, or None")
+
+    def placement(self) -> Placement:
+        """Where and how the workers run, checked."""
+        return Placement(
+            affinity=self.affinity,
+            nice=self.nice,
+            scheduler=self.scheduler,
+            io_priority=self.io_priority,
+            huge_pages=self.huge_pages,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings by name."""

@@ -435,6 +435,19 @@ class Engine(Calls):
             )
         return None
 
+    def metrics_text(self) -> str:
+        """The engine's counters, gauges and histograms in the text format of Prometheus; empty if it
+        does not run."""
+        core = self._core
+        if core is None:
+            return ""
+        try:
+            return core.metrics_text()
+        except EngineError:
+            if self._core is core:
+                raise
+            return ""  # it was shut down under our hands
+
     def _workers(self) -> list[_abi.WorkerRow] | None:
         """A row for each worker; None if the engine does not run. Settles what has ended."""
         core = self._core
@@ -485,5 +498,6 @@ def _settings(config: EngineConfig) -> Settings:
         max_result=config.max_result,
         memory_limit=config.memory_limit,
         recycle_after=config.recycle_after,
+        placement=config.placement(),
         start_timeout=config.start_timeout,
     )

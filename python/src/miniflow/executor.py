@@ -15,6 +15,7 @@ from typing import Any, Callable, TypeVar
 from . import _bulk, _wire
 from ._core import Core
 from ._future import TaskFuture
+from ._placement import Placement
 from ._settings import ClassSettings, Settings, available_cpus
 from .errors import EngineError, TaskError
 
@@ -53,6 +54,8 @@ class Executor(concurrent.futures.Executor):
         The interpreter of the workers; by default this one.
     ``memory_limit``
         Bytes of memory of its own that a worker may have; beyond it calls raise ``MemoryError``.
+    ``affinity``, ``nice``, ``scheduler``, ``io_priority``, ``huge_pages``
+        Where workers run and how: see :class:`~miniflow.EngineConfig`.
     ``name``
         A name by which others on this machine can watch the workers; by default an automatic one, none
         if it is empty.
@@ -72,6 +75,11 @@ class Executor(concurrent.futures.Executor):
         python: str | None = None,
         memory_limit: int | None = None,
         name: str | None = None,
+        affinity: str | Sequence[int] | None = None,
+        nice: int = 0,
+        scheduler: str | None = None,
+        io_priority: int | str | None = None,
+        huge_pages: bool = False,
     ) -> None:
         del mp_context
         if max_workers is None:
@@ -96,6 +104,13 @@ class Executor(concurrent.futures.Executor):
             python=python,
             memory_limit=memory_limit,
             recycle_after=max_tasks_per_child,
+            placement=Placement(
+                affinity=affinity,
+                nice=nice,
+                scheduler=scheduler,
+                io_priority=io_priority,
+                huge_pages=huge_pages,
+            ),
         )
         self._max_workers = max_workers
         self._attempts = retries + 1
@@ -187,6 +202,19 @@ class Executor(concurrent.futures.Executor):
         except EngineError as error:
             self._refused(future, error)
         return future
+
+    def metrics_text(self) -> str:
+        """Counters, gauges and histograms in the text format of Prometheus; empty before the first call
+        and after the end."""
+        core = self._core
+        if core is None:
+            return ""
+        try:
+            return core.metrics_text()
+        except EngineError:
+            if self._shut:
+                return ""
+            raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the workers when those that were taken have ended.

@@ -49,6 +49,14 @@ pub(crate) fn percent(share: f32) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
+/// `1 task`, `2 tasks`.
+pub(crate) fn plural(count: impl Into<u64>, what: &str) -> String {
+    match count.into() {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
 /// A number of at most four digits before the point with at least three digits in all.
 fn three_digits(value: f64) -> String {
     match value {
@@ -74,6 +82,12 @@ mod tests {
         assert_eq!(shown(725_000_000_000), "12 min 5 s");
         assert_eq!(shown(12_000_000_000_000), "3 h 20 min");
         assert_eq!(shown(439_200_000_000_000), "5 d 2 h");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!(plural(1_u32, "task"), "1 task");
+        assert_eq!(plural(0_u32, "task"), "0 tasks");
     }
 
     #[test]

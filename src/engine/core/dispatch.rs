@@ -151,10 +151,7 @@ impl Core {
     pub(crate) fn note_load(&mut self, worker: usize) {
         if let Some(lane) = &self.lanes[worker] {
             let ready = &mut self.classes[lane.class.index()].ready;
-            ready.note(
-                lane.worker,
-                lane.rank().filter(|_| ready.contains(lane.worker)),
-            );
+            ready.note(lane.worker, lane.rank());
         }
     }
 
@@ -224,16 +221,24 @@ impl Core {
         }
     }
 
-    /// The workers have changed: what waits for one of them may be for another now. It is at the
-    /// front of the central queue afterwards.
-    #[inline]
-    pub(super) fn send_sticky_back(&mut self, class: Class) {
+    /// A worker has come, which may be the one for any key: all that waits because of its key is placed
+    /// anew. It is at the front of the central queue afterwards.
+    pub(super) fn reconsider_sticky(&mut self, class: Class) {
         let sticky = &mut self.classes[class.index()].sticky;
         sticky.forget_workers();
-        let mut tasks = Vec::new();
-        while let Some(index) = sticky.pop_any(&mut self.table) {
-            tasks.push(index);
-        }
+        let tasks: Vec<u32> = std::iter::from_fn(|| sticky.pop_any(&mut self.table)).collect();
+        self.place_anew(class, tasks);
+    }
+
+    /// A worker has gone: what waits for it is for others now. The keys of those stay where they are.
+    pub(super) fn reconsider_sticky_of(&mut self, class: Class, worker: u32) {
+        let sticky = &mut self.classes[class.index()].sticky;
+        sticky.forget_workers();
+        let tasks: Vec<u32> = std::iter::from_fn(|| sticky.pop(&mut self.table, worker)).collect();
+        self.place_anew(class, tasks);
+    }
+
+    fn place_anew(&mut self, class: Class, tasks: Vec<u32>) {
         for index in tasks.into_iter().rev() {
             let central = &mut self.classes[class.index()].central;
             central.push_front(&mut self.table, index);

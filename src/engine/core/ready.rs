@@ -15,6 +15,8 @@ const WORDS: usize = WORKERS / 64;
 const LEVELS: usize = 64;
 /// Not in any level: has no room.
 const NONE: u8 = u8::MAX;
+/// Not in any level: is none of the ready workers.
+const ABSENT: u8 = u8::MAX - 1;
 const LAST: u8 = 63;
 const _: () = assert!(LAST as usize == LEVELS - 1);
 /// How many workers of the lowest level are looked at for one that is awake.
@@ -62,14 +64,12 @@ impl Ready {
         self.index.is_some()
     }
 
-    pub(crate) fn contains(&self, worker: u32) -> bool {
-        self.workers.contains(&worker)
-    }
-
-    /// Panics if the index does not say what `load` says.
+    /// Panics if the index does not say what `load` says, or more.
     #[cfg(debug_assertions)]
     pub(crate) fn assert_holds(&self, load: impl Fn(u32) -> Option<u32>) {
         let Some(index) = &self.index else { return };
+        let present = index.level_of.iter().filter(|&&level| level != ABSENT);
+        assert_eq!(present.count(), self.workers.len());
         for &worker in &self.workers {
             let expected = load(worker).map_or(NONE, level);
             assert_eq!(
@@ -86,11 +86,19 @@ impl Ready {
         if !self.workers.contains(&worker) {
             self.workers.push(worker);
         }
-        if self.workers.len() > FEW && self.index.is_none() {
-            self.index = Some(Box::default());
-            return true;
+        if let Some(index) = &mut self.index {
+            index.admit(worker);
+            return false;
         }
-        false
+        if self.workers.len() <= FEW {
+            return false;
+        }
+        let mut index = Box::<Index>::default();
+        for &worker in &self.workers {
+            index.admit(worker);
+        }
+        self.index = Some(index);
+        true
     }
 
     /// True if it was there.
@@ -100,11 +108,14 @@ impl Ready {
         if self.workers.len() <= FEW {
             self.index = None;
         }
-        self.note(worker, None);
+        if let Some(index) = &mut self.index {
+            index.dismiss(worker);
+        }
         self.workers.len() != before
     }
 
-    /// The load of a worker; `None` if it has no room.
+    /// The load of a worker; `None` if it has no room. Of one that is not ready (any more: what it has
+    /// ended is still collected) it counts for nothing.
     #[inline]
     pub(crate) fn note(&mut self, worker: u32, load: Option<u32>) {
         if let Some(index) = &mut self.index {
@@ -147,20 +158,33 @@ impl Default for Index {
             levels: [Bitmap::default(); LEVELS],
             used: 0,
             with_room: Bitmap::default(),
-            level_of: [NONE; WORKERS],
+            level_of: [ABSENT; WORKERS],
         }
     }
 }
 
 impl Index {
+    fn admit(&mut self, worker: u32) {
+        let level = &mut self.level_of[worker as usize % WORKERS];
+        if *level == ABSENT {
+            *level = NONE;
+        }
+    }
+
+    fn dismiss(&mut self, worker: u32) {
+        self.note(worker, None);
+        self.level_of[worker as usize % WORKERS] = ABSENT;
+    }
+
     #[inline]
     fn note(&mut self, worker: u32, load: Option<u32>) {
         let level = load.map_or(NONE, level);
         let worker = worker as usize % WORKERS;
-        let before = std::mem::replace(&mut self.level_of[worker], level);
-        if before == level {
+        let before = self.level_of[worker];
+        if before == level || before == ABSENT {
             return;
         }
+        self.level_of[worker] = level;
         if let Some(bitmap) = self.levels.get_mut(usize::from(before)) {
             bitmap.remove(worker);
             if bitmap.used == 0 {
@@ -340,6 +364,29 @@ mod tests {
         assert_eq!(ready.least_loaded(fit), Some(2));
         assert_eq!(ready.least_loaded(|_| Fit::Full), None);
         assert_eq!(ready.least_loaded(|_| Fit::Asleep), Some(3));
+    }
+
+    #[test]
+    fn what_is_said_of_a_worker_that_is_not_ready_counts_for_nothing() {
+        let mut ready = ready(12);
+        assert!(ready.remove(3));
+        for worker in [3, 12, 1023] {
+            ready.note(worker, Some(0));
+        }
+        for chosen in [
+            Ready::least_loaded as fn(&mut Ready, fn(u32) -> Fit) -> Option<u32>,
+            Ready::next_in_turn,
+        ] {
+            let seen: Vec<u32> = (0..24)
+                .map(|_| chosen(&mut ready, |_| Fit::Awake).unwrap())
+                .collect();
+            assert!(seen.iter().all(|&worker| worker < 12 && worker != 3));
+        }
+        assert!(!ready.add(3));
+        for worker in 0..12 {
+            ready.note(worker, Some(u32::from(worker != 3)));
+        }
+        assert_eq!(ready.least_loaded(|_| Fit::Awake), Some(3), "it is back");
     }
 
     #[test]

@@ -54,6 +54,13 @@ impl Adaptive {
         {
             self.arrived.pop_front();
         }
+        // Unless nobody has looked since: a rest says nothing about the load that ends it.
+        if self.arrived.len() > 1
+            && let Some(&(first, _)) = self.arrived.front()
+            && s.now.saturating_sub(first) > 2 * (WINDOW + self.settings.interval)
+        {
+            self.arrived.pop_front();
+        }
         let Some(&(since, before)) = self.arrived.front() else {
             return 0.0;
         };
@@ -105,7 +112,7 @@ impl ScalingPolicy for Adaptive {
             return None; // see first what the last step has done
         }
         if s.queued > 0 && s.oldest > self.settings.max_wait {
-            if s.target >= s.max || s.is_cpu_above(self.settings.cpu) {
+            if s.target >= s.max || s.is_no_time_to_grow(self.settings.cpu) {
                 return None;
             }
             // Without a service time there is nothing to reckon with: twice as many.

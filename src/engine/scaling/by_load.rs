@@ -81,7 +81,7 @@ impl ScalingPolicy for ByLoad {
         };
         let soon = (self.last_action)
             .is_some_and(|last| s.now.saturating_sub(last) < self.settings.cooldown);
-        if s.target >= s.max || soon || s.is_cpu_above(self.settings.cpu) {
+        if s.target >= s.max || soon || s.is_no_time_to_grow(self.settings.cpu) {
             return None;
         }
         let workers = s.target.saturating_add(self.step).min(s.max);

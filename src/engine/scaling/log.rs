@@ -20,7 +20,7 @@ const KEPT: usize = 1000;
 pub enum Action {
     /// More workers, by the policy.
     Grow,
-    /// Fewer workers, by the policy.
+    /// Fewer workers, by the policy or for lack of memory.
     Shrink,
     /// Another number of workers, by [`Engine::resize`](crate::Engine::resize).
     Resize,

@@ -20,6 +20,7 @@ struct World {
     ready: u32,
     service: Duration,
     cpu: f32,
+    memory: MemoryState,
     /// When each task arrived.
     queue: VecDeque<Duration>,
     /// When each running task ends.
@@ -43,6 +44,7 @@ impl World {
             ready: limits.0,
             service,
             cpu: 0.0,
+            memory: MemoryState::Ample,
             queue: VecDeque::new(),
             running: Vec::new(),
             ended: 0,
@@ -82,6 +84,12 @@ impl World {
         }
     }
 
+    /// Lets time pass without tasks and without looks.
+    fn rest(&mut self, span: Duration) {
+        self.now += span;
+        self.next_look = self.now;
+    }
+
     fn look(&mut self) {
         let starting = self.target.saturating_sub(self.ready);
         let snapshot = Snapshot {
@@ -107,6 +115,9 @@ impl World {
             },
             ended: self.ended,
             cpu: Some(self.cpu),
+            memory: None,
+            memory_pressure: None,
+            memory_state: self.memory,
             stats: Stats::default(),
         };
         self.ready = self.target;
@@ -167,6 +178,21 @@ fn adaptive_goes_to_the_right_size_in_two_steps_and_stays_there() {
 }
 
 #[test]
+fn a_load_that_ends_a_rest_is_answered_in_few_steps() {
+    for (service, rate, right) in [(5 * MS, 1000.0, 5), (50 * MS, 100.0, 5), (S, 5.0, 5)] {
+        let mut world = World::new(Scaling::adaptive(), (1, 64), service);
+        world.run(20 * S, 0.2 / service.as_secs_f64());
+        assert_eq!(world.target, 1, "{:?}", world.actions);
+        world.rest(3600 * S);
+        let grown = world.now + 2 * S;
+        world.run(20 * S, rate);
+        let steps = world.actions.iter().filter(|(at, _)| *at < grown);
+        assert!(steps.count() <= 2, "{service:?}: {:?}", world.actions);
+        assert!(world.target >= right, "{service:?}: {:?}", world.actions);
+    }
+}
+
+#[test]
 fn a_load_that_alternates_every_five_seconds_does_not_make_workers_come_and_go() {
     for settings in policies() {
         for service in [5 * MS, 50 * MS, 500 * MS] {
@@ -207,6 +233,20 @@ fn nothing_grows_while_the_processors_are_busy_and_the_limit_can_be_lifted() {
             world.run(2 * S, 0.0);
             assert_eq!(world.target > 1, grown, "{settings:?}");
         }
+    }
+}
+
+#[test]
+fn nothing_grows_while_memory_is_short() {
+    for settings in policies() {
+        let mut world = World::new(settings.clone(), (1, 8), 50 * MS);
+        world.memory = MemoryState::NoGrowth;
+        world.submit(1000);
+        world.run(2 * S, 0.0);
+        assert_eq!(world.target, 1, "{settings:?}");
+        world.memory = MemoryState::Ample;
+        world.run(2 * S, 0.0);
+        assert!(world.target > 1, "{settings:?}");
     }
 }
 
@@ -272,6 +312,9 @@ fn no_history_makes_a_policy_panic_or_leave_its_limits() {
                 service: Duration::from_nanos(next(1 << 31)),
                 ended: next(1 << 30),
                 cpu: [None, Some(0.5), Some(f32::NAN)][next(3) as usize],
+                memory: None,
+                memory_pressure: None,
+                memory_state: [MemoryState::Ample, MemoryState::Shedding][next(2) as usize],
                 stats: Stats::default(),
             };
             if let Some(proposal) = policy.decide(&snapshot) {

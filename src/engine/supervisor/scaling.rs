@@ -13,7 +13,7 @@ use crate::engine::scaling::{IDLE_LOOK, Kind, Proposal, ScalingPolicy, Snapshot}
 use crate::engine::shared::Shared;
 use crate::engine::stats;
 use crate::error::Result;
-use crate::sys::cpu::CpuMeter;
+use crate::status::MemoryState;
 use crate::sys::sync::lock;
 use crate::task::Class;
 
@@ -33,10 +33,8 @@ enum Decider {
 /// What the supervisor needs for scaling.
 pub(super) struct Scaler {
     decider: Decider,
-    meter: CpuMeter,
     interval: Duration,
     due: Instant,
-    cpu: Option<f32>,
 }
 
 impl Scaler {
@@ -65,18 +63,9 @@ impl Scaler {
         let now = Instant::now();
         Ok(Some(Self {
             decider,
-            meter: CpuMeter::new(),
             interval: settings.interval,
             due: now + settings.interval,
-            cpu: None,
         }))
-    }
-
-    /// Before the lock is taken: reads what the kernel has to say, if it is time for a look.
-    pub(super) fn prepare(&mut self) {
-        if Instant::now() >= self.due {
-            self.cpu = self.meter.measure().or(self.cpu);
-        }
     }
 }
 
@@ -114,7 +103,7 @@ impl Supervisor {
                 let class = if scales(*next) { *next } else { other };
                 *next = if scales(other) { other } else { class };
                 if scales(class) {
-                    let snapshot = shared.look(core, class, scaler.cpu);
+                    let snapshot = shared.look(core, class);
                     if let Decider::Custom { thinker, .. } = &scaler.decider {
                         thinker.ask(snapshot);
                     }
@@ -123,7 +112,12 @@ impl Supervisor {
             Decider::BuiltIn(_) if !due => {}
             Decider::BuiltIn(_) => {
                 for class in Class::ALL.into_iter().filter(|&class| scales(class)) {
-                    let snapshot = shared.look(core, class, scaler.cpu);
+                    let mut snapshot = shared.look(core, class);
+                    if is_in_hand(core, class) {
+                        // It watches, but finds nothing to do: what it remembers of its steps is
+                        // what has been done.
+                        (snapshot.min, snapshot.max) = (snapshot.target, snapshot.target);
+                    }
                     if let Decider::BuiltIn(policies) = &mut scaler.decider {
                         let proposal = policies[class.index()].decide(&snapshot);
                         proposals.push((snapshot, Ok(proposal)));
@@ -142,8 +136,7 @@ impl Supervisor {
         snapshot: &Snapshot,
         proposal: std::result::Result<Option<Proposal>, String>,
     ) {
-        let state = &mut core.classes[snapshot.class.index()];
-        let before = state.target;
+        let before = core.classes[snapshot.class.index()].target;
         let proposal = match proposal {
             Ok(None) => return,
             Ok(Some(proposal)) => proposal,
@@ -153,13 +146,13 @@ impl Supervisor {
                 return self.note(core, snapshot, Action::Failure, before, reason);
             }
         };
-        let by_hand = (state.resized).is_some_and(|resized| resized.elapsed() < HANDS_OFF);
         // The last worker stays: there may be tasks for it at any time.
         let after = proposal.workers.clamp(snapshot.min.max(1), snapshot.max);
-        if by_hand || before == 0 || after == before {
+        let short = after > before && core.machine.memory_state != MemoryState::Ample;
+        if is_in_hand(core, snapshot.class) || before == 0 || after == before || short {
             return;
         }
-        state.target = after;
+        core.classes[snapshot.class.index()].target = after;
         let action = if after > before {
             Action::Grow
         } else {
@@ -168,7 +161,7 @@ impl Supervisor {
         self.note(core, snapshot, action, before, proposal.reason);
     }
 
-    fn note(
+    pub(super) fn note(
         &self,
         core: &mut Core,
         snapshot: &Snapshot,
@@ -201,4 +194,10 @@ impl Supervisor {
         // Nothing but idle looks is to be had: those are not so frequent.
         Some(if idle { due.max(IDLE_LOOK / 2) } else { due })
     }
+}
+
+/// Whether a class was resized by hand, too short a time ago for a policy to touch it.
+fn is_in_hand(core: &Core, class: Class) -> bool {
+    let resized = core.classes[class.index()].resized;
+    resized.is_some_and(|resized| resized.elapsed() < HANDS_OFF)
 }

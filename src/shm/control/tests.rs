@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, geteuid};
 
@@ -630,6 +631,31 @@ fn a_row_whose_writer_died_in_the_middle_is_not_read() {
     let row = (segment_bytes(1) - 4096) as u64;
     file.write_all_at(&3_u64.to_ne_bytes(), row).unwrap();
     assert_eq!(reader.read_row(0), None);
+}
+
+#[test]
+fn thousands_of_records_that_are_never_finished_do_not_hold_up_a_reader() {
+    const ROWS: u32 = MAX_WORKERS;
+    let name = Name::new();
+    let segment = create(&name, ROWS).unwrap();
+    let mut publisher = segment.publisher().unwrap();
+    let reader = ControlReader::open(&name).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(name.path())
+        .unwrap();
+    let first = segment_bytes(ROWS) as u64 - u64::from(ROWS) * 256;
+    for row in 0..u64::from(ROWS) {
+        let at = first + row * 256;
+        file.write_all_at(&3_u64.to_ne_bytes(), at).unwrap();
+    }
+    let start = Instant::now();
+    reader.renew_patience();
+    assert!((0..ROWS).all(|row| reader.read_row(row).is_none()));
+    // Each would be waited for 4 ms and more.
+    assert!(start.elapsed() < Duration::from_secs(5));
+    publisher.row(7, &Row::filled(1));
+    assert_eq!(reader.read_row(7), Some(Row::filled(1)), "it is finished");
 }
 
 /// Set in the process that [`a_small_dev_shm_is_an_error_and_no_sigbus`] starts.

@@ -47,7 +47,7 @@ const WAITERS: u64 = 2;
 /// Runs an engine with tasks of all kinds, kills its workers (SIGKILL, SIGSEGV, SIGSTOP, and from
 /// within the handler), cancels, resizes, and keeps an account of its own: every accepted task must
 /// end exactly once, with its own bytes, after no more starts than it allows, and nothing may be
-/// left behind. Exit status 1 if anything is wrong.
+/// left behind.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long, in seconds

@@ -8,6 +8,7 @@ use super::cgroup;
 use super::check::Check;
 use super::root::Root;
 use crate::cpu_list;
+use crate::units::plural;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 /// Time that the host of a virtual machine takes away, in percent, which is worth a word.
@@ -69,22 +70,23 @@ fn topology(root: &Root, allowed: &[u16]) -> Check {
     if cores == 0 {
         return Check::skip(NAME, "the kernel does not tell");
     }
-    let mut parts = vec![plural(cores, "core")];
+    let mut parts = vec![plural(cores as u64, "core")];
     if cores < allowed.len() {
         parts.push("hardware threads share cores".into());
     }
     let caches = groups("cache/index3/shared_cpu_list").len();
     if caches > 0 {
-        parts.push(plural(caches, "L3 cache"));
+        parts.push(plural(caches as u64, "L3 cache"));
     }
     let nodes = nodes(root, allowed);
     if nodes > 0 {
-        parts.push(plural(nodes, "memory node"));
+        parts.push(plural(nodes as u64, "memory node"));
     }
     let check = Check::ok(NAME, parts.join(", "));
     if caches > 1 || nodes > 1 {
         return check.advise(
-            "round trips within one L3 cache are fastest: taskset -c, or the engine's placement",
+            "neighbours are faster than strangers: Affinity::Spread keeps the threads of a worker \
+             together, Affinity::Node or taskset all workers",
         );
     }
     check
@@ -103,11 +105,6 @@ fn nodes(root: &Root, allowed: &[u16]) -> usize {
         cpus.iter().any(|cpu| allowed.contains(cpu))
     });
     used.count()
-}
-
-fn plural(count: usize, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
 }
 
 /// Every task is stamped twice.

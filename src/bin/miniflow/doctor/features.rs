@@ -46,21 +46,24 @@ struct Failure {
 }
 
 fn of(name: &'static str, attempt: Attempt) -> Check {
-    match attempt {
-        Ok(found) => Check::ok(name, found),
-        Err(Failure { what, errno: None }) => Check::fail(name, what, BLOCKED),
-        Err(Failure {
-            what,
-            errno: Some(errno),
-        }) => {
-            let advice = match errno {
-                Errno::MFILE => "raise RLIMIT_NOFILE (ulimit -n)",
-                Errno::NFILE => "raise fs.file-max (sysctl)",
-                Errno::NOMEM | Errno::NOSPC => "free memory",
-                _ => BLOCKED,
-            };
-            Check::fail(name, format!("{what}: {errno}"), advice)
-        }
+    attempt.map_or_else(
+        |failure| failure.check(name),
+        |found| Check::ok(name, found),
+    )
+}
+
+impl Failure {
+    fn check(self, name: &'static str) -> Check {
+        let Some(errno) = self.errno else {
+            return Check::fail(name, self.what, BLOCKED);
+        };
+        let advice = match errno {
+            Errno::MFILE => "raise RLIMIT_NOFILE (ulimit -n)",
+            Errno::NFILE => "raise fs.file-max (sysctl)",
+            Errno::NOMEM | Errno::NOSPC => "free memory",
+            _ => BLOCKED,
+        };
+        Check::fail(name, format!("{}: {errno}", self.what), advice)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::check::Check;
 use super::root::Root;
 
-/// The first kernel with all that the engine cannot do without: it polls pidfds.
-const OLDEST: (u32, u32) = (5, 3);
+/// The first kernel with all that the engine cannot do without: it waits for processes by pidfd.
+const OLDEST: (u32, u32) = (5, 4);
 /// A share of the time in which some task waits for memory, in percent, that is worth a word.
 const PRESSURE: f64 = 10.0;
 
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn old_kernels_fail_and_strange_ones_are_skipped() {
         let state = |release: &str| version(&Tree::of(&[(RELEASE, release)])).state;
-        assert_eq!(state("5.2.0\n"), State::Fail);
+        assert_eq!(state("5.3.18\n"), State::Fail);
         assert_eq!(state("4.19.0-13-amd64\n"), State::Fail);
-        assert_eq!(state("5.3.0\n"), State::Ok);
+        assert_eq!(state("5.4.0\n"), State::Ok);
         assert_eq!(state("6.18-rc3\n"), State::Ok);
         assert_eq!(state("10.0\n"), State::Ok);
         assert_eq!(state("gVisor\n"), State::Skip);

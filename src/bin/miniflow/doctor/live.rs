@@ -18,7 +18,7 @@ const ROUND_TRIPS: u32 = 1000;
 /// Tasks that are queued and running when a worker is killed.
 const TASKS: u32 = 100;
 /// Nothing here takes longer on a machine that is well.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A completion that came twice would have come within this.
 const ONCE_MORE: Duration = Duration::from_millis(50);
 /// The payload of the task that runs until it is killed.
@@ -64,7 +64,7 @@ fn start(name: &str, checks: &mut Vec<Check>) -> Option<Engine> {
     let (engine, watched) = match named {
         Ok(engine) => (Ok(engine), watch(name)),
         // Perhaps only the name is what cannot be had.
-        Err(error) => (builder.start(), Err(error.to_string())),
+        Err(error) => (builder.unnamed().start(), Err(error.to_string())),
     };
     let took = begin.elapsed();
     match engine {

@@ -14,12 +14,8 @@ use super::params::Param;
 /// One task per line of the params file, one line of JSON per result. The script defines
 /// `main(params, context)`; a program (--program) reads a line from its standard input and writes
 /// one line to its standard output, again and again.
-///
-/// Exit status: 0 when every task completed, 1 when some did not or something went wrong,
-/// 2 for a wrong command line, 130 when interrupted by Ctrl-C, 143 by SIGTERM.
 #[derive(Debug, clap::Args)]
 #[command(
-    verbatim_doc_comment,
     override_usage = "miniflow run [OPTIONS] SCRIPT\n       miniflow run [OPTIONS] --program -- ARGV..."
 )]
 pub(crate) struct Args {

@@ -4,7 +4,7 @@
 //! results ([`host`]). Between them never more than a window of tasks ([`flight`]).
 
 mod args;
-mod bell;
+pub(crate) mod bell;
 mod executable;
 mod feed;
 mod flight;
@@ -18,7 +18,7 @@ mod progress;
 mod resume;
 mod row;
 mod script;
-mod signals;
+pub(crate) mod signals;
 mod source;
 mod tally;
 

@@ -72,6 +72,11 @@ impl Signals {
             .map_err(Error::system("pthread_create"))
     }
 
+    /// Waits for a signal.
+    pub(crate) fn wait(&self) {
+        wait_for(&self.set);
+    }
+
     /// From now on there is something to be ended in good order.
     pub(crate) fn working(&self) {
         self.state.working.store(true, Relaxed);
