@@ -374,7 +374,7 @@ typedef struct mf_worker_row {
   uint32_t running;
   /**
    * Processor time that it used lately, in 1/1000 of one processor. This and rss_bytes are measured
-   * once a second at most.
+   * once a second at most, and 0 in what mf_dispatch_fn is shown.
    */
   uint32_t cpu_permille;
   /** New for every process in the slot. */

@@ -105,4 +105,5 @@ pub mod fuzzing {
 #[doc = include_str!("../docs/placement.md")]
 #[doc = include_str!("../docs/sandbox.md")]
 #[doc = include_str!("../docs/scaling.md")]
+#[doc = include_str!("../docs/status.md")]
 struct Readme;

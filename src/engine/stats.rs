@@ -106,6 +106,7 @@ pub struct WorkerRow {
     pub cpu_ns: u64,
     /// Processor time that it used lately, in 1/1000 of one processor: between the last two
     /// measurements. Seen from outside, 0 while the engine rests.
+    #[serde(default)]
     pub cpu_permille: u32,
     /// Its resident memory, in bytes; 0 = not measured yet.
     pub rss_bytes: u64,

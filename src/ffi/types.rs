@@ -342,7 +342,7 @@ pub struct mf_worker_row {
     /// Tasks that it runs.
     pub running: u32,
     /// Processor time that it used lately, in 1/1000 of one processor. This and rss_bytes are measured
-    /// once a second at most.
+    /// once a second at most, and 0 in what mf_dispatch_fn is shown.
     pub cpu_permille: u32,
     /// New for every process in the slot.
     pub incarnation: u64,

@@ -40,7 +40,6 @@ static void configs(void) {
   REFUSED(cfg.flags = MF_ZYGOTE, MF_E_INVALID); /* without worker_argv */
   REFUSED(cfg.flags = 2, MF_E_INVALID);
   REFUSED(cfg.name = "no/slash", MF_E_INVALID);
-  REFUSED(cfg.name = "", MF_E_INVALID);
   REFUSED(cfg.name = "\xff\xfe", MF_E_INVALID);
   memset(name, 'a', sizeof name);
   name[sizeof name - 1] = 0;
@@ -313,6 +312,7 @@ int main(void) {
     IS(mf_event_fd(garbage[i]), MF_E_INVALID);
     IS(mf_stats(garbage[i], NULL), MF_E_INVALID);
     IS(mf_status_json(garbage[i], NULL, 0), MF_E_INVALID);
+    IS(mf_engine_name(garbage[i], NULL, 0), MF_E_INVALID);
     IS(mf_metrics_text(garbage[i], NULL, 0), MF_E_INVALID);
   }
   IS(mf_submit(NULL, "x", 1, NULL, &id), MF_E_INVALID);

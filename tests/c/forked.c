@@ -25,6 +25,7 @@ static int child(void) {
   IS(mf_stats(engine, &stats), MF_E_INVALID);
   IS(mf_worker_stats(engine, NULL, sizeof(mf_worker_row), 0), MF_E_INVALID);
   IS(mf_status_json(engine, NULL, 0), MF_E_INVALID);
+  IS(mf_engine_name(engine, NULL, 0), MF_E_INVALID);
   IS(mf_metrics_text(engine, NULL, 0), MF_E_INVALID);
   IS(mf_event_fd(engine), MF_E_INVALID);
   IS(mf_resize(engine, MF_CPU_BOUND, 1), MF_E_INVALID);
