@@ -17,6 +17,7 @@ mod metrics;
 mod run;
 mod status;
 mod table;
+mod top;
 mod units;
 mod verdict;
 
@@ -57,6 +58,7 @@ enum Command {
     Metrics(metrics::Args),
     Run(run::Args),
     Status(status::Args),
+    Top(top::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
     #[command(hide = true)]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => run::run(&args).unwrap_or_else(|error| refuse("run", &error)),
         Command::Status(args) => finish("status", status::run(&args).map(|()| "")),
+        Command::Top(args) => finish("top", top::run(&args)),
         Command::ProgramWorker(args) => finish(
             "program-worker",
             run::program::work(&args).map(|()| String::new()),
