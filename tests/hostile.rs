@@ -484,6 +484,7 @@ const HELLO: u64 = 1;
 const EXEC_FAILED: u64 = 2;
 const NEED_RESULTS: u64 = 3;
 const LEAVING: u64 = 4;
+const SEAT_REFUSED: u64 = 8;
 
 /// Says something to the host; false if it does not listen (now).
 fn say(bytes: &[u8], fds: &[BorrowedFd<'_>], wait: bool) -> bool {
@@ -570,10 +571,11 @@ fn what_no_worker_says_is_a_violation() {
     let _watchdog = watchdog_alone(120);
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
-    let nonsense: [fn(); 8] = [
+    let nonsense: [fn(); 9] = [
         || assert!(say(b"nonsense", &[], true)),
         || assert!(say(&message(HELLO, 0), &[], true)),
         || assert!(say(&message(EXEC_FAILED, 2), &[], true)),
+        || assert!(say(&message(SEAT_REFUSED, 0), &[], true)),
         || assert!(say(&message(99, 0), &[], true)),
         || assert!(say(&message(NEED_RESULTS, u64::MAX), &[], true)),
         || {

@@ -68,6 +68,12 @@ def test_by_default_workers_are_as_their_host():
         assert place(executor.submit(calls.pid).result(TIMEOUT)) == HERE
 
 
+def test_a_worker_that_is_bound_has_no_more_numerical_threads_than_processors(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with Executor(1, affinity=CPUS[:1]) as executor:
+        assert executor.submit(os.getenv, "OMP_NUM_THREADS").result(TIMEOUT) == "1"
+
+
 def test_spread_workers_are_on_processors_of_their_own(tmp_path):
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     with Executor(2, affinity="spread") as executor:

@@ -96,6 +96,8 @@ pub(crate) struct Lane {
     pub(crate) process: Option<Process>,
     /// It said hello before the zygote said that it exists.
     pub(crate) greeted: bool,
+    /// The parts of its seat that it was refused, a bit each.
+    pub(crate) refused: u8,
     /// Set once the zygote has reported it.
     pub(crate) exit: Option<Exit>,
     /// When the pidfd became readable.
@@ -194,6 +196,7 @@ impl Lane {
             control: new.control,
             process: None,
             greeted: false,
+            refused: 0,
             exit: None,
             ended: None,
             killed: false,

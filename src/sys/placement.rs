@@ -141,7 +141,7 @@ impl Seat {
 }
 
 /// Seats every thread of this process, of which there should be one. What is refused is left as it
-/// was; the steps, and the error numbers.
+/// was; those steps, each once, and the error numbers.
 pub(crate) fn apply(seat: &Seat) -> Vec<(Step, i32)> {
     let mut refused = Vec::new();
     if *seat == Seat::default() {
@@ -150,7 +150,7 @@ pub(crate) fn apply(seat: &Seat) -> Vec<(Step, i32)> {
     for thread in threads() {
         for step in Step::ALL {
             if let Err(errno) = take(seat, step, thread)
-                && !refused.contains(&(step, errno.raw_os_error()))
+                && !refused.iter().any(|&(known, _)| known == step)
             {
                 refused.push((step, errno.raw_os_error()));
             }

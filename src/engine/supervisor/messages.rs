@@ -133,8 +133,10 @@ impl Supervisor {
                     self.fail_start(core, incarnation, || error);
                 }
                 Incoming::Message(FromWorker::SeatRefused { step, errno }, _)
-                    if matches!(state, LaneState::Starting | LaneState::Leaving) =>
+                    if matches!(state, LaneState::Starting | LaneState::Leaving)
+                        && lane.refused & 1 << step as u8 == 0 =>
                 {
+                    lane.refused |= 1 << step as u8;
                     let (slot, class) = (lane.worker, lane.class);
                     let (subject, text) = self.shared.seating.refusal(slot, class, step, errno);
                     core.notes.set(subject, text);
