@@ -443,7 +443,8 @@ fn the_log_has_the_headline_and_the_whole_backtrace() {
     let headline =
         format!("worker 0 (pid {pid}) died of SIGSEGV at 0x10 in thread {pid} running task {id}");
     until("the headline is there", || find(&[&headline]));
-    let backtrace = format!("worker 0 (pid {pid}), backtrace of its thread {pid}:");
+    let backtrace =
+        format!("worker 0 (pid {pid}), backtrace of its thread {pid}, running task {id}:");
     let frames = [
         "#0",
         "crash::parse_header (crash.rs:",

@@ -198,6 +198,7 @@ fn a_label_comes_back_whatever_is_in_it() {
 fn a_running_engine_tells_its_own_story_and_no_counter_goes_back() {
     let _watchdog = watchdog(60);
     let engine = cpu_only(2, 1)
+        .unnamed() // it is called by its pid then
         .handler(|task| match task.payload() {
             b"fail" => Err("as asked".into()),
             _ => Ok(()),

@@ -12,6 +12,7 @@ use crate::engine::core::Core;
 use crate::engine::lane::Lane;
 use crate::engine::modules::Modules;
 use crate::engine::symbols::Trace;
+use crate::engine::task_table::TaskTable;
 use crate::shm::crash::{CrashFacts, SEVERAL};
 use crate::shm::layout::CREDITS;
 use crate::sys::process::{Exit, signal_name};
@@ -57,6 +58,49 @@ pub(crate) struct Convicted {
     pub(crate) id: TaskId,
 }
 
+impl Convicted {
+    /// The task that the report means, if the worker had started it.
+    pub(crate) fn by(facts: &CrashFacts, table: &TaskTable, lane: &Lane) -> Option<Self> {
+        let (_, index) = started_on(lane).find(|&(ticket, _)| ticket == facts.ticket)?;
+        Some(Self {
+            index,
+            id: table.get(index).id,
+        })
+    }
+}
+
+/// Tickets and task-table slots of what the worker has started, as it says, and not ended.
+fn started_on(lane: &Lane) -> impl Iterator<Item = (u64, u32)> {
+    let out = (0..CREDITS).filter_map(|slot| lane.collector.outstanding_at(slot));
+    out.filter_map(|(slot, ticket)| {
+        let slot = usize::from(slot);
+        lane.shared.up().slots[slot].started(ticket)?;
+        Some((ticket, lane.tasks[slot]))
+    })
+}
+
+/// For the log, to go behind what is said about a worker: the tasks that it runs, but for the one that
+/// was named already.
+pub(crate) fn running_tasks(table: &TaskTable, lane: &Lane, named: Option<Convicted>) -> String {
+    const MOST: usize = 8;
+    let others =
+        started_on(lane).filter(|&(_, index)| named.is_none_or(|task| task.index != index));
+    let ids: Vec<String> = others
+        .map(|(_, index)| table.get(index).id.to_string())
+        .collect();
+    let word = match (named.is_some(), ids.len()) {
+        (_, 0) => return String::new(),
+        (true, _) => "beside",
+        (false, 1) => "running task",
+        (false, _) => "running tasks",
+    };
+    let more = match ids.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(", {word} {}{more}", ids[..ids.len().min(MOST)].join(", "))
+}
+
 /// How a worker ended, and by whose fault.
 #[derive(Debug)]
 pub(crate) struct Verdict {
@@ -88,17 +132,7 @@ impl Verdict {
         else {
             return unreported;
         };
-        let convicted = (0..CREDITS)
-            .filter_map(|slot| lane.collector.outstanding_at(slot))
-            .find(|&(slot, ticket)| {
-                let slot = &lane.shared.up().slots[usize::from(slot)];
-                ticket == facts.ticket && slot.started(ticket).is_some()
-            })
-            .map(|(slot, _)| lane.tasks[usize::from(slot)])
-            .map(|index| Convicted {
-                index,
-                id: core.table.get(index).id,
-            });
+        let convicted = Convicted::by(facts, &core.table, lane);
         if convicted.is_none() && !matches!(facts.ticket, 0 | SEVERAL) {
             // Of a task that was not running: nonsense, or of a fault that a handler of the host's
             // put right long ago.

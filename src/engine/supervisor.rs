@@ -6,6 +6,7 @@ mod health;
 mod inquest;
 mod machine;
 mod messages;
+mod report;
 mod scaling;
 mod spawning;
 mod zygote;
@@ -16,18 +17,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::{Core, Phase};
-use crate::engine::crash::Verdict;
+use crate::engine::crash::{Verdict, running_tasks};
 use crate::engine::lane::{Doom, Lane, LaneState};
 use crate::engine::modules::Modules;
 use crate::engine::shared::Shared;
-use crate::engine::stats;
 use crate::engine::symbols::Symbols;
-use crate::engine::usage;
 use crate::error::{Error, Result};
 use crate::shm::control::Publisher;
-use crate::status::wire::{self, Moment};
-use crate::status::{Crash, Status};
-use crate::sys::clock::monotonic_ns;
+use crate::status::Crash;
 use crate::sys::event::EpollSet;
 use crate::sys::process::Exit;
 use crate::task::Class;
@@ -390,6 +387,7 @@ impl Supervisor {
         let Some(lane) = &mut core.lanes[worker] else {
             return;
         };
+        let running = running_tasks(&core.table, lane, verdict.convicted);
         let (pid, incarnation, class) = (lane.pid(), lane.incarnation, lane.class);
         // A worker that has started a task, or had none, is no failed start, whatever became of it.
         let joined = lane.state != LaneState::Starting;
@@ -398,8 +396,8 @@ impl Supervisor {
         let fruitless = lane.completed == 0;
         let exit = verdict.exit;
         match verdict.headline(lane.worker, pid) {
-            Some(line) => log::error!("{line}"),
-            None => log::warn!("worker {worker} (pid {pid}) ended: {exit}"),
+            Some(line) => log::error!("{line}{running}"),
+            None => log::warn!("worker {worker} (pid {pid}) ended: {exit}{running}"),
         }
         let crash = Crash::of(lane, verdict);
         if self.shared.control.is_named() {
@@ -614,53 +612,6 @@ impl Supervisor {
         core.blocked.supervisor_idle = true;
         Duration::from_secs(3600)
     }
-
-    /// What is to be shown to others in this turn, if it is time for that.
-    fn report(&mut self, core: &Core) -> Option<Report> {
-        let resting = core.blocked.supervisor_idle || core.phase == Phase::Stopped;
-        let watched = self.publisher.is_some() || self.shared.config.recycle_rss != u64::MAX;
-        let due = resting || self.published.is_none_or(|last| last.elapsed() >= PUBLISH);
-        if !watched || !due {
-            return None;
-        }
-        self.published = Some(Instant::now());
-        Some(Report {
-            moment: Moment {
-                at_ns: monotonic_ns(),
-                resting,
-            },
-            status: stats::without_logs(&self.shared, core),
-        })
-    }
-
-    /// Measures what the workers use and brings the control segment up to date. Not under the lock.
-    fn publish(&mut self, report: Option<Report>) {
-        let Some(Report { mut status, moment }) = report else {
-            return;
-        };
-        let every = if moment.resting {
-            PUBLISH
-        } else {
-            usage::EVERY
-        };
-        self.shared.usage.fill(&mut status.workers, every);
-        if moment.resting {
-            // Nobody measures until the engine is woken, and nothing runs.
-            for row in &mut status.workers {
-                row.cpu_permille = 0;
-            }
-        }
-        if let Some(publisher) = &mut self.publisher {
-            wire::publish(&status, moment, publisher);
-        }
-    }
-}
-
-/// What is shown to others.
-#[derive(Debug)]
-struct Report {
-    status: Status,
-    moment: Moment,
 }
 
 /// After a panic of the supervisor (a bug of ours, or a logger that panics): without it no death would

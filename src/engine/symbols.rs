@@ -22,6 +22,7 @@ use addr2line::Loader;
 use crate::engine::modules::{Modules, Segments};
 use crate::shm::crash::CrashFacts;
 use crate::sys::memfd;
+use crate::task::TaskId;
 
 /// Crashes that may wait to be looked at; further ones go without names.
 const WAITING: usize = 64;
@@ -41,6 +42,8 @@ pub(crate) struct Trace {
 pub(crate) struct Request {
     pub(crate) worker: u32,
     pub(crate) pid: u32,
+    /// What its thread ran, for the log.
+    pub(crate) task: Option<TaskId>,
     pub(crate) facts: Arc<CrashFacts>,
     pub(crate) modules: Arc<Modules>,
     pub(crate) answer: Arc<OnceLock<Trace>>,
@@ -119,8 +122,12 @@ fn answer(request: Request, images: &mut HashMap<PathBuf, Image>, stop: &AtomicB
     });
     let Request { worker, pid, .. } = request;
     let thread = request.facts.thread;
+    let running = match request.task {
+        Some(task) => format!(", running task {task}"),
+        None => String::new(),
+    };
     log::error!(
-        "worker {worker} (pid {pid}), backtrace of its thread {thread}:\n{}",
+        "worker {worker} (pid {pid}), backtrace of its thread {thread}{running}:\n{}",
         trace.lines.join("\n")
     );
     let _ = request.answer.set(trace); // only we set it, once

@@ -31,8 +31,8 @@ pub(crate) fn all() -> Result<Vec<Found>> {
 fn only(mut living: Vec<String>) -> Result<String> {
     match living.len() {
         0 => Err(Error::Unfit(
-            "no engine of this user that has a name is running here (Builder::name, mf_config.name \
-             give one a name)"
+            "no engine of this user is running here that can be watched (one that was started \
+             without a name cannot)"
                 .into(),
         )),
         1 => Ok(living.swap_remove(0)),

@@ -15,8 +15,8 @@ use crate::units::age;
 
 /// List the engines of this user on this machine
 ///
-/// Engines that have a name, that is. Dead ones are those whose host process and zygote were killed at
-/// once, so that nobody could take the name away; their figures are the last ones.
+/// All but those that were started without a name. Dead ones are those whose host process and zygote
+/// were killed at once, so that nobody could take the name away; their figures are the last ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print one JSON object instead of a table
@@ -153,7 +153,7 @@ impl List {
     fn text(&self) -> String {
         use Side::{Left, Right};
         if self.engines.is_empty() {
-            return "no engine of this user has a name\n".into();
+            return "no engine of this user can be seen here\n".into();
         }
         let mut table = Table::new([
             ("NAME", Left),
@@ -249,7 +249,10 @@ old     4711  dead     1 min 1 s        4      12           8    1234500        
 `miniflow clean` removes the names of dead engines
 ";
         assert_eq!(text, expected);
-        assert_eq!(list(&[]).text(), "no engine of this user has a name\n");
+        assert_eq!(
+            list(&[]).text(),
+            "no engine of this user can be seen here\n"
+        );
         let living = list(&[row("orders", State::Running)]).text();
         assert!(!living.contains("clean"), "{living}");
     }

@@ -17,6 +17,7 @@ mod metrics;
 mod run;
 mod status;
 mod table;
+mod top;
 mod units;
 mod verdict;
 
@@ -32,8 +33,8 @@ use self::verdict::Verdict;
 /// Run tasks on crash-isolated worker processes, and see what engines do
 ///
 /// miniflow is a shared-memory task engine: a library, and this command line. Commands that look at
-/// engines see those of the same user on the same machine that have a name; they only read, and the
-/// engines do not notice.
+/// engines see those of the same user on the same machine; they only read, and the engines do not
+/// notice.
 #[derive(Debug, Parser)]
 #[command(name = "miniflow", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -57,6 +58,7 @@ enum Command {
     Metrics(metrics::Args),
     Run(run::Args),
     Status(status::Args),
+    Top(top::Args),
     #[command(hide = true)]
     ProgramWorker(run::program::WorkerArgs),
     #[command(hide = true)]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Command::Metrics(args) => finish("metrics", metrics::run(&args)),
         Command::Run(args) => run::run(&args).unwrap_or_else(|error| refuse("run", &error)),
         Command::Status(args) => finish("status", status::run(&args).map(|()| "")),
+        Command::Top(args) => finish("top", top::run(&args)),
         Command::ProgramWorker(args) => finish(
             "program-worker",
             run::program::work(&args).map(|()| String::new()),

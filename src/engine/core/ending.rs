@@ -140,6 +140,11 @@ impl Core {
             // No other shall suffer from it again.
             entry.alone |= outcome == Outcome::Crashed && victim.suspect && !death.for_a_task;
             self.totals.retried += 1;
+            let (id, attempt) = (entry.id, entry.attempt);
+            log::debug!(
+                "task {id} is started again after attempt {attempt}: {}",
+                death.text
+            );
             return self.send_back(index);
         }
         let text = match (outcome, stopping) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::config::Config;
+use crate::engine::crash::running_tasks;
 use crate::engine::lane::{Doom, LaneState};
 use crate::engine::task_table::{Charge, Limits, Place};
 use crate::error::{Error, Result};
@@ -184,7 +185,16 @@ impl Core {
         if lane.doom.is_some() {
             return; // its time runs already
         }
-        log::warn!("worker {} (pid {}) {doom}", lane.worker, lane.pid());
+        let running = match doom {
+            // They name the one that is to blame.
+            Doom::Late(_) | Doom::Cancelled(_) => String::new(),
+            _ => running_tasks(&self.table, lane, None),
+        };
+        log::warn!(
+            "worker {} (pid {}) {doom}{running}",
+            lane.worker,
+            lane.pid()
+        );
         lane.doom = Some(doom);
         self.totals.killed += 1;
         if grace.is_zero() {

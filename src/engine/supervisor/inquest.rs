@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use crate::engine::core::{Core, Phase};
-use crate::engine::crash::Findings;
+use crate::engine::crash::{Convicted, Findings};
 use crate::engine::symbols::Request;
 use crate::sys::process::Exit;
 
@@ -33,6 +33,7 @@ impl Supervisor {
                 let asked = self.symbols.request(Request {
                     worker: lane.worker,
                     pid: lane.pid(),
+                    task: Convicted::by(facts, &core.table, lane).map(|task| task.id),
                     facts: Arc::clone(facts),
                     modules: Arc::clone(modules),
                     answer: Arc::clone(&findings.trace),

@@ -64,7 +64,7 @@ fn start(name: &str, checks: &mut Vec<Check>) -> Option<Engine> {
     let (engine, watched) = match named {
         Ok(engine) => (Ok(engine), watch(name)),
         // Perhaps only the name is what cannot be had.
-        Err(error) => (builder.start(), Err(error.to_string())),
+        Err(error) => (builder.unnamed().start(), Err(error.to_string())),
     };
     let took = begin.elapsed();
     match engine {

@@ -26,6 +26,7 @@ const FILES: &[(&str, &[u8])] = package![
     "miniflow/_library.py",
     "miniflow/_log.py",
     "miniflow/_outcome.py",
+    "miniflow/_placement.py",
     "miniflow/_record.py",
     "miniflow/_settings.py",
     "miniflow/_watcher.py",
