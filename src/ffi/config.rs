@@ -65,7 +65,8 @@ pub const MF_SANDBOX_UNDUMPABLE_HOST: u32 = 8;
 /// Chooses a worker for a task: the index of a row, or < 0 for the engine's own choice. There are at
 /// least two rows, one for each worker of the class that has room now; tasks that it has not ended
 /// are in `queued` as far as they are more than its threads, else in `running`. Not asked for tasks
-/// with a sticky key. An index that there is not counts as a failure, and as < 0.
+/// with a sticky key, nor while another engine's dispatch function uses this engine. An index that there
+/// is not counts as a failure, and as < 0.
 ///
 /// It is called under the engine's lock, on any thread that submits or polls and on one of the
 /// engine's own: it must be quick, must not wait for another thread that uses the engine, must not

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::sys::cgroup::{Group, Groups, value_of};
+use crate::sys::cpuset::Cpus;
 
 /// Measures from one reading to the next.
 #[derive(Debug)]
 pub(crate) struct CpuMeter {
     stat: PathBuf,
+    cpus: Cpus,
     groups: Groups,
     last: Option<Reading>,
 }
@@ -24,7 +26,7 @@ struct Reading {
     groups: Vec<Option<(u64, f32)>>,
 }
 
-/// Time of the whole machine, in ticks of the kernel.
+/// Time of all those processors together, in ticks of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ticks {
     busy: u64,
@@ -36,6 +38,7 @@ impl CpuMeter {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             stat: root.join("proc/stat"),
+            cpus: Cpus::allowed(None).unwrap_or_default(),
             groups: Groups::of_this_process(root),
             last: None,
         }
@@ -45,7 +48,8 @@ impl CpuMeter {
     pub(crate) fn measure(&mut self) -> Option<f32> {
         let now = Reading {
             at: Instant::now(),
-            machine: (fs::read_to_string(&self.stat).ok()).and_then(|text| ticks_of(&text)),
+            machine: (fs::read_to_string(&self.stat).ok())
+                .and_then(|text| ticks_of(&text, &self.cpus)),
             groups: self.groups.iter().map(group_use).collect(),
         };
         let before = self.last.replace(now.clone())?;
@@ -74,10 +78,24 @@ fn quota_of(text: &str) -> Option<f32> {
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
-/// The first line of `/proc/stat`: user nice system idle iowait irq softirq steal ...
-fn ticks_of(text: &str) -> Option<Ticks> {
-    let line = text.lines().next()?.strip_prefix("cpu ")?;
-    let times: Vec<u64> = line
+/// What `/proc/stat` says of these processors; of all, if it has no line for any of them.
+fn ticks_of(text: &str, cpus: &Cpus) -> Option<Ticks> {
+    let mut lines = text.lines();
+    let all = ticks_in(lines.next()?.strip_prefix("cpu ")?)?;
+    let own = lines
+        .map_while(|line| line.strip_prefix("cpu")?.split_once(' '))
+        .filter(|(number, _)| number.parse().is_ok_and(|cpu| cpus.contains(cpu)))
+        .filter_map(|(_, times)| ticks_in(times))
+        .reduce(|a, b| Ticks {
+            busy: a.busy + b.busy,
+            all: a.all + b.all,
+        });
+    Some(own.unwrap_or(all))
+}
+
+/// user nice system idle iowait irq softirq steal ...
+fn ticks_in(times: &str) -> Option<Ticks> {
+    let times: Vec<u64> = times
         .split_ascii_whitespace()
         .take(8) // guest time is part of user time
         .map_while(|word| word.parse().ok())
@@ -107,11 +125,24 @@ mod tests {
             busy: 156,
             all: 1006,
         };
-        assert_eq!(ticks_of(stat), Some(ticks));
-        assert_eq!(ticks_of("cpu  1 2"), None);
-        assert_eq!(ticks_of(""), None);
+        let every = Cpus::parse("0-7");
+        assert_eq!(ticks_of(stat, &every), Some(ticks));
+        assert_eq!(ticks_of("cpu  1 2", &every), None);
+        assert_eq!(ticks_of("", &every), None);
         assert_eq!(quota_of("150000 100000\n"), Some(1.5));
         assert_eq!(quota_of("max 100000\n"), None);
+    }
+
+    #[test]
+    fn only_the_processors_that_this_process_may_use_are_counted() {
+        let stat = "cpu  6 0 0 600 0 0\ncpu0 1 0 0 100 0 0\ncpu1 2 0 0 200 0 0\n\
+                    cpu10 3 0 0 300 0 0\nintr 1 2 3\ncpu1 a line of another kind\n";
+        let of = |list| ticks_of(stat, &Cpus::parse(list)).unwrap();
+        let ticks = |busy, all| Ticks { busy, all };
+        assert_eq!(of("1"), ticks(2, 202));
+        assert_eq!(of("0,10"), ticks(4, 404));
+        assert_eq!(of("0-63"), ticks(6, 606));
+        assert_eq!(of("5"), ticks(6, 606), "it says nothing of that one");
     }
 
     #[test]
