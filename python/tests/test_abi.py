@@ -163,7 +163,12 @@ def in_ctypes(kind: str, structs: dict[str, type[ctypes.Structure]]) -> Any:
         numbers = {"size_t": ctypes.c_size_t, "uint64_t": ctypes.c_uint64}
         return ctypes.POINTER(numbers[name]) if name in numbers else ctypes.c_void_p
     names = {name: scalar for scalar, name in SCALARS.items()}
-    return {**names, "size_t": ctypes.c_size_t, "mf_class": ctypes.c_int32}[plain]
+    return {
+        **names,
+        "size_t": ctypes.c_size_t,
+        "mf_class": ctypes.c_int32,
+        "mf_dispatch_fn": ctypes.c_void_p,
+    }[plain]
 
 
 def test_every_function_takes_and_gives_what_the_header_says(header: Header) -> None:
