@@ -20,6 +20,7 @@ from .errors import (
 )
 from .executor import Executor
 from .progress import Progress
+from .scaling import Scaling, ScalingDecision, ScalingPolicy, ScalingSnapshot
 from .status import ComponentStatus, HealthStatus
 from .tasks import Result, Task, TaskProgress, TaskStatus, TaskType
 
@@ -40,6 +41,10 @@ __all__ = [
     "QueueError",
     "QueueFull",
     "Result",
+    "Scaling",
+    "ScalingDecision",
+    "ScalingPolicy",
+    "ScalingSnapshot",
     "Task",
     "TaskCancelled",
     "TaskError",

@@ -66,6 +66,16 @@ MF_WORKER_READY = 2
 MF_WORKER_DRAINING = 3
 MF_WORKER_LEAVING = 4
 
+MF_DECISION_GROW = 1
+MF_DECISION_SHRINK = 2
+MF_DECISION_RESIZE = 3
+MF_DECISION_FAILURE = 4
+
+MF_MEMORY_AMPLE = 0
+MF_MEMORY_NO_GROWTH = 1
+MF_MEMORY_SHEDDING = 2
+MF_MEMORY_REFUSING = 3
+
 MF_TASK_QUEUED = 0
 MF_TASK_RUNNING = 1
 MF_TASK_DONE = 2
@@ -90,6 +100,7 @@ MF_SCALING_DEFAULT = 1
 MF_SCALING_CUSTOM = 2
 MF_SCALING_ADAPTIVE = 3
 MF_SCALING_COMPATIBLE = 4
+MF_SCALING_FAILED = -2
 MF_AFFINITY_NONE = 0
 MF_AFFINITY_SPREAD = 1
 MF_AFFINITY_LIST = 2
@@ -217,6 +228,10 @@ class Config(Structure):
     affinity_node: u32
     huge_pages: u32
     class_affinity: Annotated[ctypes.Array[ClassAffinity], ClassAffinity * 2]
+    memory_grow_permille: u32
+    memory_pressure_permille: u32
+    memory_shed_permille: u32
+    memory_refuse_permille: u32
 
 
 @_struct
@@ -318,6 +333,7 @@ class EngineStats(Structure):
     retried: u64
     killed: u64
     recycled: u64
+    policy_failures: u64
 
 
 @_struct
@@ -341,6 +357,55 @@ class WorkerRow(Structure):
     busy_ns: u64
     service_ns: u64
     rss_bytes: u64
+
+
+@_struct
+class ScalingSnapshot(Structure):
+    """The load of a class of workers, as a scaling function is shown it."""
+
+    size: u32
+    task_class: i32
+    now_ns: u64
+    min_workers: u32
+    max_workers: u32
+    target: u32
+    ready: u32
+    starting: u32
+    threads: u32
+    peak: u32
+    memory_state: i32
+    queued: u64
+    on_workers: u64
+    oldest_ns: u64
+    service_ns: u64
+    ended: u64
+    cpu_permille: i32
+    memory_permille: i32
+    pressure_permille: i32
+    reserved0: u32
+    stats: Pointer
+
+
+@_struct
+class ScalingDecision(Structure):
+    """A decision about the number of workers of a class."""
+
+    size: u32
+    task_class: i32
+    time_ns: u64
+    action: i32
+    before: u32
+    after: u32
+    ready: u32
+    starting: u32
+    threads: u32
+    queued: u64
+    on_workers: u64
+    oldest_ns: u64
+    service_ns: u64
+    cpu_permille: i32
+    memory_permille: i32
+    reason: Annotated[bytes, c_char * 176]
 
 
 @_struct
@@ -428,6 +493,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_completion_release_batch": _short(_engine, POINTER(Completion), c_size_t),
     "mf_stats": _short(_engine, POINTER(EngineStats)),
     "mf_worker_stats": _waits(_engine, POINTER(WorkerRow), c_size_t, c_size_t),
+    "mf_scaling_decisions": _waits(_engine, POINTER(ScalingDecision), c_size_t, c_size_t),
     "mf_status_json": _waits(_engine, POINTER(c_char), c_size_t),
     "mf_metrics_text": _waits(_engine, POINTER(c_char), c_size_t),
     "mf_engine_name": _short(_engine, POINTER(c_char), c_size_t),

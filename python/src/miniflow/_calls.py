@@ -11,6 +11,7 @@ from . import _aio, _bulk, _wire
 from ._core import Core
 from ._future import TaskFuture
 from .progress import Progress
+from .scaling import sticky_number
 from .tasks import TaskType
 
 T = TypeVar("T")
@@ -34,16 +35,23 @@ class Calls:
         task_type: TaskType = TaskType.CPU_BOUND,
         timeout: float | None = None,
         retries: int = 0,
+        sticky_key: int | str | bytes | None = None,
         **kwargs: Any,
     ) -> TaskFuture[T]:
         """Schedules ``fn(*args, **kwargs)`` in a worker, and returns a `concurrent.futures.Future`.
 
         ``timeout``: seconds that it may run. ``retries``: how many more starts it has if workers die
-        of it.
+        of it. ``sticky_key``: calls with the same key run on the same worker, and wait for it while it is
+        busy; what it has in its memory for the key is there.
         """
         core = self._running()
         future: TaskFuture[T] = TaskFuture(core)
-        opts = core.options(io=task_type is TaskType.IO_BOUND, timeout=timeout, max_attempts=retries + 1)
+        opts = core.options(
+            io=task_type is TaskType.IO_BOUND,
+            timeout=timeout,
+            max_attempts=retries + 1,
+            sticky_key=0 if sticky_key is None else sticky_number(sticky_key),
+        )
         core.submit(_wire.CALL, (fn, args, kwargs), future, opts)
         return future
 

@@ -26,9 +26,10 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Callable, NamedTuple, Protocol
 
-from . import _abi, _log, _wire
+from . import _abi, _log, _policy, _wire
 from ._settings import CPU, IO, NS, Prepared, Settings, checked_count, checked_time, seconds
 from .errors import EngineError, QueueFull, TaskError
+from .scaling import ScalingDecision
 
 # mf_completion: id (half of it: not 0 if the row is in use), user_data, outcome, code, flags, worker,
 # attempt, data, len, queued_ns, run_ns, handle
@@ -158,6 +159,7 @@ class Core:
             prepared.close()
             raise
         self._handle = handle
+        self._asked = prepared.asked
         self._finalizer = weakref.finalize(self, _free, handle, prepared)
         _cores.add(self)
 
@@ -172,10 +174,11 @@ class Core:
         retry_failed: bool = False,
         retry_timed_out: bool = False,
         priority: int = 0,
+        sticky_key: int = 0,
         label: bytes = b"",
     ) -> _abi.SubmitOpts:
         """Options for :meth:`submit`; those without a label are made once and shared."""
-        key = (io, timeout, max_attempts, retry_failed, retry_timed_out, priority)
+        key = (io, timeout, max_attempts, retry_failed, retry_timed_out, priority, sticky_key)
         known = self._options.get(key)
         if known is None:
             made = _abi.SubmitOpts()
@@ -186,6 +189,7 @@ class Core:
             if max_attempts:
                 made.max_attempts = checked_count("the number of starts", max_attempts, 65_535)
             made.priority = priority
+            made.sticky_key = sticky_key
             made.flags = (_abi.MF_RETRY_FAILED if retry_failed else 0) | (
                 _abi.MF_RETRY_TIMEOUT if retry_timed_out else 0
             )
@@ -609,6 +613,14 @@ class Core:
         """Sets how many workers a class has."""
         _abi.check(_abi.lib.mf_resize(self._handle, IO if io else CPU, workers))
 
+    def scaling_decisions(self) -> list[ScalingDecision]:
+        """What was decided about numbers of workers, oldest first."""
+        most = 1000
+        rows = (_abi.ScalingDecision * most)()
+        size = ctypes.sizeof(_abi.ScalingDecision)
+        count = _abi.check(_abi.lib.mf_scaling_decisions(self._handle, rows, size, most))
+        return [_policy.decided(row) for row in rows[: min(count, most)]]
+
     def stop(self, drain: float | None) -> None:
         """Waits for what is pending, ``drain`` seconds at most (None: as long as it takes), then
         stops the engine, which ends the rest. Afterwards every sink is settled."""
@@ -617,6 +629,8 @@ class Core:
         if not self._stopped:
             self.wait_until(lambda: not self._pending, drain)
             self._stopping = True
+            if self._asked is not None:
+                self._asked.close()
             rc = _abi.lib.mf_engine_stop(self._handle, 0)
             if rc not in (_abi.MF_OK, _abi.MF_E_CLOSED):
                 _abi.check(rc)
@@ -662,6 +676,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _free(handle: ctypes.c_void_p, prepared: Prepared) -> None:
+    if prepared.asked is not None:
+        prepared.asked.close()
     _abi.lib.mf_engine_free(handle)
     _log.stop()
     prepared.close()

@@ -9,8 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import _abi, _log
-from ._settings import IO, NS
-from .scaling import ScalingDecision, ScalingPolicy, ScalingSnapshot
+from .scaling import Scaling, ScalingDecision, ScalingPolicy, ScalingSnapshot
 from .tasks import TaskType
 
 _POLICIES = {
@@ -37,6 +36,7 @@ _MEMORY = {
     _abi.MF_MEMORY_REFUSING: "refusing",
 }
 _NO_ANSWER = -1
+_NS = 1_000_000_000
 _MOST = 1 << 30
 
 _function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(_abi.ScalingSnapshot))
@@ -51,55 +51,88 @@ class Asked:
     def __init__(self, policy: ScalingPolicy) -> None:
         self._policy = policy
         self._failures = 0
+        self._closed = False
         #: The thread that is in the policy now.
         self._thread: int | None = None
+        self._left = threading.Event()
         #: For `mf_config.scaling`; must be there until nobody is in it.
         self.function = _function(self._ask)
 
     def _ask(self, _user: Any, snapshot: Any) -> int:
+        self._left.clear()
         self._thread = threading.get_ident()
         try:
+            if self._closed:
+                return _NO_ANSWER
             answer = self._policy(_seen(snapshot.contents))
             return _NO_ANSWER if answer is None else max(0, min(operator.index(answer), _MOST))
         except BaseException:
             self._failures += 1
-            if self._failures & (self._failures - 1) == 0:  # not each of perhaps thousands
+            # Not each of perhaps thousands, and not what `close` has raised.
+            if not self._closed and self._failures & (self._failures - 1) == 0:
                 _log.logger.exception("the scaling policy failed (%d times so far)", self._failures)
             return _abi.MF_SCALING_FAILED
         finally:
             self._thread = None
+            self._left.set()
 
-    def end(self) -> None:
-        """The engine is gone, and has waited for an answer as long as it does.
-
-        A policy that is still at it is interrupted: it must not need the interpreter when that ends."""
+    def close(self) -> None:
+        """The engine is about to end. It waits for its thread then, but not for ever; and a thread that
+        needs the interpreter while that ends takes the whole process along. So a policy that goes on
+        thinking is interrupted."""
+        if self._closed:
+            return
+        self._closed = True
         thread = self._thread
-        if thread is not None:
-            _late.append(self)
-            exception = ctypes.py_object(SystemExit)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+        if thread in (None, threading.get_ident()) or self._left.wait(_LAST_THOUGHT):
+            return
+        _late.append(self)
+        exception = ctypes.py_object(SystemExit)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
 
 
-# Their functions are returned to, some time.
+# Seconds that a policy has to finish its thought when the engine ends.
+_LAST_THOUGHT = 0.5
+# The engine's thread may return to their functions at any time.
 _late: list[Asked] = []
 
 
-def configure(config: _abi.Config, scaling: str | ScalingPolicy, dispatch: str) -> Asked | None:
+def configure(config: _abi.Config, scaling: Scaling, dispatch: str) -> Asked | None:
     """Puts the policies into the settings of an engine. What it returns must be kept while there is one."""
     config.dispatch_policy = _DISPATCH[dispatch]
-    if isinstance(scaling, str):
-        config.scaling_policy = _POLICIES[scaling]
+    for field, threshold, scale in _THRESHOLDS:
+        value = getattr(scaling, threshold)
+        if value is not None:
+            setattr(config, field, round(value * scale))
+    if isinstance(scaling.policy, str):
+        config.scaling_policy = _POLICIES[scaling.policy]
         return None
-    asked = Asked(scaling)
+    asked = Asked(scaling.policy)
     config.scaling_policy = _abi.MF_SCALING_CUSTOM
     config.scaling = ctypes.cast(asked.function, ctypes.c_void_p).value
     return asked
 
 
+# Of mf_config, of Scaling, and how often the unit of the one is in that of the other.
+_THRESHOLDS = (
+    ("scaling_interval_ns", "interval", _NS),
+    ("scaling_max_wait_ns", "max_wait", _NS),
+    ("scaling_cooldown_ns", "cooldown", _NS),
+    ("scaling_load_permille", "load", 1000),
+    ("scaling_peak_permille", "peak", 1000),
+    ("scaling_idle_looks", "idle_looks", 1),
+    ("scaling_cpu_permille", "cpu", 1000),
+    ("memory_grow_permille", "memory", 1000),
+    ("memory_shed_permille", "memory_shed", 1000),
+    ("memory_refuse_permille", "memory_refuse", 1000),
+    ("memory_pressure_permille", "memory_pressure", 1000),
+)
+
+
 def _seen(row: _abi.ScalingSnapshot) -> ScalingSnapshot:
     return ScalingSnapshot(
         _type(row.task_class),
-        row.now_ns / NS,
+        row.now_ns / _NS,
         row.min_workers,
         row.max_workers,
         row.target,
@@ -109,8 +142,8 @@ def _seen(row: _abi.ScalingSnapshot) -> ScalingSnapshot:
         row.queued,
         row.on_workers,
         row.peak,
-        row.oldest_ns / NS,
-        row.service_ns / NS,
+        row.oldest_ns / _NS,
+        row.service_ns / _NS,
         row.ended,
         _share(row.cpu_permille),
         _share(row.memory_permille),
@@ -122,7 +155,7 @@ def _seen(row: _abi.ScalingSnapshot) -> ScalingSnapshot:
 def decided(row: _abi.ScalingDecision) -> ScalingDecision:
     """A decision as programs see it."""
     return ScalingDecision(
-        datetime.fromtimestamp(row.time_ns / NS, timezone.utc),
+        datetime.fromtimestamp(row.time_ns / _NS, timezone.utc),
         _type(row.task_class),
         _ACTIONS[row.action],
         row.before,
@@ -133,15 +166,15 @@ def decided(row: _abi.ScalingDecision) -> ScalingDecision:
         row.threads,
         row.queued,
         row.on_workers,
-        row.oldest_ns / NS,
-        row.service_ns / NS,
+        row.oldest_ns / _NS,
+        row.service_ns / _NS,
         _share(row.cpu_permille),
         _share(row.memory_permille),
     )
 
 
 def _type(number: int) -> TaskType:
-    return TaskType.IO_BOUND if number == IO else TaskType.CPU_BOUND
+    return TaskType.IO_BOUND if number == _abi.MF_IO_BOUND else TaskType.CPU_BOUND
 
 
 def _share(permille: int) -> float | None:

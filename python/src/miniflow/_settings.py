@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from . import _abi, _wire
+from . import _abi, _policy, _wire
 from ._placement import Placement
 from .errors import ConfigError
+from .scaling import Scaling, ScalingPolicy, checked_dispatch, checked_scaling
 
 CPU = _abi.MF_CPU_BOUND
 IO = _abi.MF_IO_BOUND
@@ -49,6 +50,11 @@ class ClassSettings:
     threads: int = 1
     timeout: float | None = None  # seconds that a task may run if it does not say
 
+    @property
+    def most(self) -> int:
+        """Workers at most."""
+        return self.workers if self.max_workers is None else self.max_workers
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -72,11 +78,15 @@ class Settings:
     recycle_rss: int | None = None
     placement: Placement = field(default_factory=Placement)
     start_timeout: float = 60.0
+    scaling: str | ScalingPolicy | Scaling = "off"
+    dispatch: str = "least_loaded"
 
     def __post_init__(self) -> None:
         for part in (self.cpu, self.io):
             checked_time("timeout", part.timeout)
         checked_time("start_timeout", self.start_timeout)
+        checked_scaling(self.scaling)
+        checked_dispatch(self.dispatch)
         if isinstance(self.preload, str):
             raise ConfigError(f"preload is {self.preload!r}: it must be a list of module names")
         if self.memory_limit is not None:
@@ -143,7 +153,7 @@ class Prepared:
         for number, chosen in ((CPU, settings.cpu), (IO, settings.io)):
             row = config.classes[number]
             row.min_workers = chosen.workers
-            row.max_workers = chosen.workers if chosen.max_workers is None else chosen.max_workers
+            row.max_workers = chosen.most
             row.threads = chosen.threads
             row.deadline_ns = seconds(chosen.timeout)
         config.max_tasks = settings.max_tasks
@@ -154,6 +164,7 @@ class Prepared:
         config.spin_ns = _SPIN_NS
         config.inline_result = _wire.INLINE
         config.start_timeout_ns = seconds(settings.start_timeout)
+        self.asked = _policy.configure(config, checked_scaling(settings.scaling), settings.dispatch)
         if settings.recycle_after is not None:
             config.recycle_tasks = settings.recycle_after
         if settings.recycle_rss is not None:
@@ -194,7 +205,7 @@ def _setup_file(settings: Settings) -> int:
         if not isinstance(message, bytes):
             message = _wire.CALL + pickle.dumps((settings.initializer, settings.initargs, {}), 5)
         initializer = base64.b64encode(message).decode()
-    workers = settings.cpu.workers + settings.io.workers
+    workers = settings.cpu.most + settings.io.most
     setup = {
         "sys_path": _sys_path(),
         "library": os.fspath(_abi.path),
@@ -203,7 +214,7 @@ def _setup_file(settings: Settings) -> int:
         "capture": settings.capture_output,
         "blas_threads": 1 if settings.placement.binds else max(1, available_cpus() // max(1, workers)),
         "memory_limit": settings.memory_limit,
-        "first_io_worker": settings.cpu.workers,
+        "first_io_worker": settings.cpu.most,
     }
     fd = os.memfd_create("miniflow-setup", os.MFD_CLOEXEC)
     try:

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from ._placement import Placement
 from .errors import ConfigError
+from .scaling import Scaling, ScalingPolicy, checked_dispatch, checked_scaling
 
 __all__ = ["EngineConfig"]
 
@@ -79,6 +80,16 @@ class EngineConfig:
     max_result: int
     #: Seconds that the workers may take to be ready, with all that is preloaded.
     start_timeout: float
+    #: Most worker processes of each class, by `scaling` and by `Engine.resize`; None: as many as at the
+    #: start.
+    cpu_bound_max: int | None
+    io_bound_max: int | None
+    #: How the numbers of workers follow the load: "off", "by_load", "compatible", "adaptive", or a callable
+    #: that is shown a :class:`~miniflow.ScalingSnapshot` and answers with a number of workers or None. A
+    #: thread of the engine's calls it. Or a :class:`~miniflow.Scaling`, which has thresholds.
+    scaling: str | ScalingPolicy | Scaling
+    #: Which worker gets a task: "least_loaded", "round_robin" or "power_of_two".
+    dispatch: str
 
     def __init__(
         self,
@@ -108,6 +119,10 @@ class EngineConfig:
         max_payload: int = 1 << 30,
         max_result: int = 1 << 30,
         start_timeout: float = 60.0,
+        cpu_bound_max: int | None = None,
+        io_bound_max: int | None = None,
+        scaling: str | ScalingPolicy | Scaling = "off",
+        dispatch: str = "least_loaded",
     ) -> None:
         if io_bound_count is None:
             io_bound_count = max(1, (os.cpu_count() or 1) - 1)
@@ -136,20 +151,32 @@ class EngineConfig:
         self.max_payload = max_payload
         self.max_result = max_result
         self.start_timeout = start_timeout
+        self.cpu_bound_max = cpu_bound_max
+        self.io_bound_max = io_bound_max
+        self.scaling = scaling
+        self.dispatch = dispatch
         self.validate()
 
     def validate(self) -> None:
         """Raises :class:`~miniflow.ConfigError` for the first setting that cannot be as it is."""
         for name, most in _COUNTS.items():
             setattr(self, name, _whole(name, getattr(self, name), most))
-        for name in ("memory_limit", "recycle_after"):
+        for name in ("memory_limit", "recycle_after", "cpu_bound_max", "io_bound_max"):
             if getattr(self, name) is not None:
                 setattr(self, name, _whole(name, getattr(self, name), None))
-        if self.cpu_bound_count + self.io_bound_count > _MAX_WORKERS:
+        total = 0
+        for kind in ("cpu_bound", "io_bound"):
+            count, most = getattr(self, f"{kind}_count"), getattr(self, f"{kind}_max")
+            if most is not None and most < count:
+                raise ConfigError(f"{kind}_max is {most}: it cannot be below {kind}_count, {count}")
+            total += count if most is None else most
+        if total > _MAX_WORKERS:
             raise ConfigError(
-                f"cpu_bound_count and io_bound_count are {self.cpu_bound_count} and {self.io_bound_count}: "
-                f"an engine has {_MAX_WORKERS} workers at most"
+                f"cpu_bound_count and io_bound_count, or cpu_bound_max and io_bound_max, are {total} "
+                f"together: an engine has {_MAX_WORKERS} workers at most"
             )
+        checked_scaling(self.scaling)
+        checked_dispatch(self.dispatch)
         for name in ("queue_poll_timeout", "start_timeout", "timeout"):
             _span(name, getattr(self, name))
         self.log_level = _level(self.log_level)

@@ -17,9 +17,10 @@ from ._calls import Calls
 from ._core import Core
 from ._flows import FlowRecord, Flows
 from ._record import Ledger, Record, worker_name
-from ._settings import ClassSettings, Settings
+from ._settings import ClassSettings, Settings, checked_count
 from .config import EngineConfig
 from .errors import EngineError, QueueFull, TaskError
+from .scaling import ScalingDecision, sticky_number
 from .tasks import Result, Task, TaskProgress, TaskStatus, TaskType
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _MAX_ATTEMPTS = 65_535
 # that nobody has fetched yet.
 _SPARE_TASKS = 65_536
 _MOST_TASKS = 1 << 20
+_MOST_WORKERS = 1024
 # How long a submission waits if the shared memory for parameters is full.
 _MEMORY_WAIT = 0.1
 # The form in which a label of 16 bytes stands for an id.
@@ -53,7 +55,9 @@ class Engine(Calls):
         self._started_once = False
         self._closing = False
         # The number of the first IO-bound worker.
-        self._io_base = self._config.cpu_bound_count
+        self._io_base = _most(self._config.cpu_bound_count, self._config.cpu_bound_max)
+        # Workers that there are at least.
+        self._expected = {TaskType.CPU_BOUND: 0, TaskType.IO_BOUND: 0}
         # Held while the engine starts or shuts down.
         self._change = threading.Lock()
         self._ledger = Ledger()
@@ -86,7 +90,11 @@ class Engine(Calls):
             except EngineError as error:
                 raise EngineError(f"the engine cannot start: {error.message}", "ENG003") from error
             self._admission = Admission(core, config.input_queue_size, self._ledger.flying)
-            self._io_base = config.cpu_bound_count
+            self._io_base = _most(config.cpu_bound_count, config.cpu_bound_max)
+            self._expected = {
+                TaskType.CPU_BOUND: config.cpu_bound_count,
+                TaskType.IO_BOUND: config.io_bound_count,
+            }
             self._closing = False
             self._started_once = True
             self._core = core
@@ -234,6 +242,7 @@ class Engine(Calls):
             timeout=task.timeout,
             max_attempts=min(task.max_retries + 1, _MAX_ATTEMPTS),
             priority=task.priority,
+            sticky_key=0 if task.sticky_key is None else sticky_number(task.sticky_key),
             label=label,
         )
         return payload, opts
@@ -392,6 +401,27 @@ class Engine(Calls):
         if state is not None and not record.settled:
             task._status = state.status
 
+    # -- workers
+
+    def resize(self, task_type: TaskType, workers: int) -> None:
+        """Sets how many workers a class has, up to `EngineConfig.cpu_bound_max` or `io_bound_max`. More are
+        started; fewer leave when they have finished what they run, those that are idle first. A scaling
+        policy goes on from there after 10 s.
+
+        Raises :class:`~miniflow.EngineError` if there cannot be so many, and ENG002 before the start.
+        """
+        core = self._running()
+        kind = TaskType(task_type)
+        core.resize(kind is _IO, checked_count("workers", workers, _MOST_WORKERS))
+        config = self._config
+        count = config.io_bound_count if kind is _IO else config.cpu_bound_count
+        self._expected[kind] = min(count, workers)
+
+    def scaling_decisions(self) -> list[ScalingDecision]:
+        """The last 1000 decisions about numbers of workers, oldest first. Raises
+        :class:`~miniflow.EngineError` ENG002 if the engine does not run."""
+        return self._running().scaling_decisions()
+
     # -- status
 
     def get_status(self) -> dict[str, Any]:
@@ -411,7 +441,7 @@ class Engine(Calls):
         rows = self._workers()
         running = rows is not None
         if name == "process_pool":
-            return status.of_pool(rows or [], config.cpu_bound_count, config.io_bound_count)
+            return status.of_pool(rows or [], self._io_base, sum(self._expected.values()))
         if name == "input_queue":
             active = sum(row.running for row in rows or [])
             return status.of_queue(
@@ -479,14 +509,22 @@ def _looker(engine: weakref.ref[Engine]) -> Callable[[Task], None]:
     return look
 
 
+def _most(count: int, most: int | None) -> int:
+    """Workers at most, of which there are `count` at the start."""
+    return count if most is None else most
+
+
 def _settings(config: EngineConfig) -> Settings:
-    threads = config.cpu_bound_count * config.cpu_bound_task_limit
-    threads += config.io_bound_count * config.io_bound_task_limit
+    cpu = _most(config.cpu_bound_count, config.cpu_bound_max)
+    io = _most(config.io_bound_count, config.io_bound_max)
+    threads = cpu * config.cpu_bound_task_limit + io * config.io_bound_task_limit
     return Settings(
         cpu=ClassSettings(
-            config.cpu_bound_count, threads=config.cpu_bound_task_limit, timeout=config.timeout
+            config.cpu_bound_count, cpu, threads=config.cpu_bound_task_limit, timeout=config.timeout
         ),
-        io=ClassSettings(config.io_bound_count, threads=config.io_bound_task_limit, timeout=config.timeout),
+        io=ClassSettings(
+            config.io_bound_count, io, threads=config.io_bound_task_limit, timeout=config.timeout
+        ),
         name=config.name,
         preload=tuple(config.preload),
         initializer=config.initializer,
@@ -500,4 +538,6 @@ def _settings(config: EngineConfig) -> Settings:
         recycle_after=config.recycle_after,
         placement=config.placement(),
         start_timeout=config.start_timeout,
+        scaling=config.scaling,
+        dispatch=config.dispatch,
     )

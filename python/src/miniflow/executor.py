@@ -16,8 +16,9 @@ from . import _bulk, _wire
 from ._core import Core
 from ._future import TaskFuture
 from ._placement import Placement
-from ._settings import ClassSettings, Settings, available_cpus
+from ._settings import ClassSettings, Settings, available_cpus, checked_count
 from .errors import EngineError, TaskError
+from .scaling import Scaling, ScalingDecision, ScalingPolicy, checked_scaling
 
 T = TypeVar("T")
 
@@ -59,6 +60,14 @@ class Executor(concurrent.futures.Executor):
     ``name``
         A name by which others on this machine can watch the workers; by default an automatic one, none
         if it is empty.
+    ``scaling``
+        How the number of workers follows the load, from ``min_workers`` (1 by default) to ``max_workers``:
+        "by_load", "adaptive", "compatible", or a callable that is shown a
+        :class:`~miniflow.ScalingSnapshot` and answers with a number of workers or None, or a
+        :class:`~miniflow.Scaling`, which has thresholds. By default it does not ("off"), and there are
+        ``max_workers``.
+    ``dispatch``
+        Which worker gets a call: "least_loaded", "round_robin" or "power_of_two".
     """
 
     def __init__(
@@ -80,6 +89,9 @@ class Executor(concurrent.futures.Executor):
         scheduler: str | None = None,
         io_priority: int | str | None = None,
         huge_pages: bool = False,
+        min_workers: int | None = None,
+        scaling: str | ScalingPolicy | Scaling = "off",
+        dispatch: str = "least_loaded",
     ) -> None:
         del mp_context
         if max_workers is None:
@@ -95,8 +107,12 @@ class Executor(concurrent.futures.Executor):
                 raise ValueError("max_tasks_per_child must be >= 1")
         if not 0 <= retries < 65_535:
             raise ValueError("retries must be from 0 to 65534")
+        if min_workers is None:
+            min_workers = max_workers if checked_scaling(scaling).policy == "off" else 1
+        if not 1 <= min_workers <= max_workers:
+            raise ValueError("min_workers must be from 1 to max_workers")
         self._settings = Settings(
-            cpu=ClassSettings(workers=max_workers, timeout=timeout),
+            cpu=ClassSettings(workers=min_workers, max_workers=max_workers, timeout=timeout),
             name=name,
             preload=preload if isinstance(preload, str) else tuple(preload),
             initializer=initializer,
@@ -111,6 +127,8 @@ class Executor(concurrent.futures.Executor):
                 io_priority=io_priority,
                 huge_pages=huge_pages,
             ),
+            scaling=scaling,
+            dispatch=dispatch,
         )
         self._max_workers = max_workers
         self._attempts = retries + 1
@@ -215,6 +233,19 @@ class Executor(concurrent.futures.Executor):
             if self._shut:
                 return ""
             raise
+
+    def resize(self, workers: int) -> None:
+        """Sets how many workers there are, up to ``max_workers``. More are started; fewer leave when they
+        have finished what they run. A scaling policy goes on from there after 10 s."""
+        core = self._core
+        if core is None or self._shut:
+            core = self._start()
+        core.resize(False, checked_count("workers", workers, self._max_workers))
+
+    def scaling_decisions(self) -> list[ScalingDecision]:
+        """The last 1000 decisions about the number of workers, oldest first."""
+        core = self._core
+        return [] if core is None else core.scaling_decisions()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the workers when those that were taken have ended.

@@ -4,13 +4,14 @@ program's own is shown, and what was decided."""
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
 from .errors import ConfigError
 from .tasks import TaskType
 
-__all__ = ["ScalingDecision", "ScalingPolicy", "ScalingSnapshot"]
+__all__ = ["Scaling", "ScalingDecision", "ScalingPolicy", "ScalingSnapshot"]
 
 
 class ScalingSnapshot(NamedTuple):
@@ -78,30 +79,81 @@ class ScalingDecision(NamedTuple):
 #: Answers how many workers a class should have; None leaves it as it is.
 ScalingPolicy = Callable[[ScalingSnapshot], Optional[int]]
 
-SCALING = ("off", "by_load", "compatible", "adaptive")
+POLICIES = ("off", "by_load", "compatible", "adaptive")
 DISPATCH = ("least_loaded", "round_robin", "power_of_two")
 
 
-def checked_scaling(value: object) -> None:
+@dataclass(frozen=True)
+class Scaling:
+    """A scaling policy with thresholds of its own; None is the default, and 1 as a share means no limit. A
+    policy that does not have a threshold ignores it. `docs/scaling.md` says more about each."""
+
+    #: "off", "by_load", "compatible", "adaptive", or a callable.
+    policy: str | ScalingPolicy = "by_load"
+    #: Seconds between two looks at the load (0.1 by default), that a task may wait before the class grows
+    #: (0.1), and between two changes (0.2).
+    interval: float | None = None
+    max_wait: float | None = None
+    cooldown: float | None = None
+    #: Tasks per thread on average (2.5), and of one worker (4), beyond which the class grows.
+    load: float | None = None
+    peak: float | None = None
+    #: Idle looks in a row before the class shrinks (3).
+    idle_looks: int | None = None
+    #: The share of the processors in use from which on nothing grows (0.9).
+    cpu: float | None = None
+    #: The shares of memory in use from which on nothing grows (0.9), idle workers leave (0.95) and
+    #: submissions are refused (0.98, also with "off"), and of the time in which tasks stand still for lack
+    #: of memory from which on nothing grows (0.1).
+    memory: float | None = None
+    memory_shed: float | None = None
+    memory_refuse: float | None = None
+    memory_pressure: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES and not callable(self.policy):
+            raise ConfigError(f"the scaling's policy is {self.policy!r}: it must be {_KNOWN}")
+        for name in ("interval", "max_wait", "cooldown", "load", "peak"):
+            self._check(name, 1e6)
+        for name in ("cpu", "memory", "memory_shed", "memory_refuse", "memory_pressure"):
+            self._check(name, 1)
+        looks = self.idle_looks
+        if looks is not None and not (type(looks) is int and 1 <= looks < 1 << 32):
+            raise ConfigError(f"the scaling's idle_looks is {looks!r}: it must be a whole number from 1 on")
+
+    def _check(self, name: str, most: float) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value <= most:
+            raise ConfigError(f"the scaling's {name} is {value!r}: it must be from 0.001 to {most:g}")
+
+
+_KNOWN = f"one of {', '.join(repr(name) for name in POLICIES)}, or a callable"
+
+
+def checked_scaling(value: object) -> Scaling:
     """ConfigError if it is no scaling policy."""
-    if value not in SCALING and not callable(value):
-        known = ", ".join(repr(name) for name in SCALING)
-        raise ConfigError(f"scaling is {value!r}: it must be one of {known}, or a callable")
+    if isinstance(value, Scaling):
+        return value
+    if value not in POLICIES and not callable(value):
+        raise ConfigError(f"scaling is {value!r}: it must be {_KNOWN}, or a miniflow.Scaling")
+    return Scaling(value)
 
 
 def checked_dispatch(value: object) -> None:
     """ConfigError if it is no dispatch policy."""
     if callable(value):
         raise ConfigError(
-            "dispatch is a callable: a policy of the program's own is asked for every task, under the engine's "
-            "lock, by threads that may wait for the interpreter meanwhile, so it cannot be in Python"
+            "dispatch is a callable: a policy of the program's own is asked for every task, under the "
+            "engine's lock, for which threads wait that hold the interpreter's, so it cannot be in Python"
         )
     if value not in DISPATCH:
         known = ", ".join(repr(name) for name in DISPATCH)
         raise ConfigError(f"dispatch is {value!r}: it must be one of {known}")
 
 
-def sticky_number(key: Union[int, str, bytes, None]) -> int:
+def sticky_number(key: int | str | bytes | None) -> int:
     """The number by which the engine knows a sticky key; 0 for None. Equal keys have one number, in every
     process; of different ones two may have the same, with a chance of 2**-64 for texts."""
     if key is None:

@@ -55,14 +55,14 @@ def of_queue(name: str, size: int, maxsize: int, running: bool, **totals: int) -
     return ComponentStatus(name, health, metrics)
 
 
-def of_pool(rows: Sequence[_abi.WorkerRow], cpu: int, io: int) -> ComponentStatus:
-    """The workers, of which there should be `cpu` and `io`."""
+def of_pool(rows: Sequence[_abi.WorkerRow], io_base: int, expected: int) -> ComponentStatus:
+    """The workers, `expected` of them at least; `io_base` is the number of the first IO-bound one."""
     workers: dict[int, dict[str, dict[str, Any]]] = {_abi.MF_CPU_BOUND: {}, _abi.MF_IO_BOUND: {}}
     ready = 0
     for row in rows:
         if row.state == _abi.MF_WORKER_READY:
             ready += 1
-        workers[row.task_class][worker_name(row.slot, cpu)] = {
+        workers[row.task_class][worker_name(row.slot, io_base)] = {
             "active_tasks": row.running,
             "queue_size": row.queued,
             # Threads take tasks from the worker's queue: there is no second one behind it.
@@ -73,7 +73,7 @@ def of_pool(rows: Sequence[_abi.WorkerRow], cpu: int, io: int) -> ComponentStatu
     cpu_tasks, io_tasks = workers[_abi.MF_CPU_BOUND], workers[_abi.MF_IO_BOUND]
     cpu_active = sum(worker["active_tasks"] for worker in cpu_tasks.values())
     io_active = sum(worker["active_tasks"] for worker in io_tasks.values())
-    health = HealthStatus.HEALTHY if ready >= cpu + io else HealthStatus.DEGRADED
+    health = HealthStatus.HEALTHY if ready >= expected else HealthStatus.DEGRADED
     metrics = {
         "cpu_bound_workers": len(cpu_tasks),
         "io_bound_workers": len(io_tasks),

@@ -86,6 +86,7 @@ class Task:
         "priority",
         "retry_count",
         "script_path",
+        "sticky_key",
         "task_type",
         "timeout",
     )
@@ -108,6 +109,8 @@ class Task:
     timeout: float | None
     #: From -3 to 3: tasks of higher priority are started first.
     priority: int
+    #: Tasks of one type with the same key run on the same worker; None: on any.
+    sticky_key: int | str | bytes | None
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class Task:
         retry_count: int = 0,
         timeout: float | None = None,
         priority: int = 0,
+        sticky_key: int | str | bytes | None = None,
     ) -> None:
         if script_path.__class__ is not str:
             script_path = os.fspath(script_path)
@@ -146,6 +150,7 @@ class Task:
         self.dependencies = [] if dependencies is None else list(dependencies)
         self.timeout = timeout
         self.priority = priority
+        self.sticky_key = sticky_key
         self._created_at: datetime | float = time.time() if created_at is None else created_at
         self._status = status
         self._look: Callable[[Task], None] | None = None
@@ -161,10 +166,18 @@ class Task:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        sticky_key: int | str | bytes | None = None,
     ) -> Task:
         """A new task with an id of its own, known before it is submitted."""
         return cls(
-            script_path, params, task_type, max_retries, dependencies, timeout=timeout, priority=priority
+            script_path,
+            params,
+            task_type,
+            max_retries,
+            dependencies,
+            timeout=timeout,
+            priority=priority,
+            sticky_key=sticky_key,
         )
 
     @property
@@ -189,7 +202,7 @@ class Task:
         self._status = value
 
     def to_dict(self) -> dict[str, Any]:
-        """The task as a dict, for `from_dict`. `timeout` and `priority` are in it if they are set."""
+        """The task as a dict for `from_dict`, with `timeout`, `priority` and `sticky_key` if they are set."""
         result: dict[str, Any] = {
             "task_id": self.id,
             "script_path": self.script_path,
@@ -202,6 +215,8 @@ class Task:
             result["timeout"] = self.timeout
         if self.priority:
             result["priority"] = self.priority
+        if self.sticky_key is not None:
+            result["sticky_key"] = self.sticky_key
         return result
 
     @classmethod
@@ -216,6 +231,7 @@ class Task:
             id=data.get("task_id"),
             timeout=data.get("timeout"),
             priority=data.get("priority", 0),
+            sticky_key=data.get("sticky_key"),
         )
 
     def __repr__(self) -> str:
