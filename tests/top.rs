@@ -297,6 +297,19 @@ fn without_a_terminal_one_picture_is_printed_as_text() {
 }
 
 #[test]
+fn a_terminal_that_cannot_move_its_cursor_gets_one_picture_as_text() {
+    let _watchdog = watchdog(120);
+    let engine = Busy::start(1);
+    let mut command = top(&[&engine.name, "--interval", "0.2"]);
+    command.env("TERM", "dumb");
+    let mut pty = Pty::start(command, 40, 80);
+    assert_eq!(pty.wait().code(), Some(0));
+    let screen = pty.shows("Process 0:");
+    assert!(!screen.contents().contains("q quit"));
+    assert_restored(&pty);
+}
+
+#[test]
 fn without_colours_none_is_sent_and_with_them_there_are_some() {
     let _watchdog = watchdog(120);
     let engine = Busy::start(1);

@@ -58,8 +58,8 @@ class Program:
 class Engine(Program):
     """The example `watched`."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__([str(BINARIES / "examples" / "watched"), name])
+    def __init__(self, name: str, *options: str) -> None:
+        super().__init__([str(BINARIES / "examples" / "watched"), name, *options])
 
 
 class Server(Program):

@@ -123,7 +123,7 @@ impl ScalingPolicy for Adaptive {
             self.last_action = Some(s.now);
             self.patience.note_growth(s.now);
             let why = format!(
-                "a task has waited {:?}; {busy:.1} threads for what arrives, {waiting:.0} tasks wait",
+                "a task has waited {:.0?}; {busy:.1} threads for what arrives, {waiting:.0} tasks wait",
                 s.oldest
             );
             return Some(Proposal::new(need.clamp(s.target + 1, s.max), why));

@@ -46,7 +46,7 @@ impl ByLoad {
             return Some(format!("{peak:.1} tasks per {unit} of one worker"));
         }
         (s.queued > 0 && s.oldest > self.settings.max_wait)
-            .then(|| format!("a task has waited {:?}", s.oldest))
+            .then(|| format!("a task has waited {:.0?}", s.oldest))
     }
 }
 

@@ -69,7 +69,15 @@ impl Look {
         self.colored(Color::Yellow)
     }
 
-    /// Also bold, so that it can be told from the rest without colours.
+    /// What has gone wrong; bold where there are no colours.
+    pub(crate) fn trouble(self) -> Style {
+        match self.color {
+            true => Style::new().fg(Color::Red),
+            false => self.strong(),
+        }
+    }
+
+    /// What must not be overlooked.
     pub(crate) fn bad(self) -> Style {
         self.colored(Color::Red).add_modifier(Modifier::BOLD)
     }

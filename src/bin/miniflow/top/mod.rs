@@ -30,6 +30,7 @@ use self::model::Model;
 use self::screen::Screen;
 use self::view::Picture;
 use self::watch::{End, watch};
+use crate::engines;
 use crate::error::{Error, Result};
 
 /// Cells of a line of text where nobody says how many.
@@ -78,12 +79,12 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     let look = Look::from_env(args.no_color, args.ascii);
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     if args.once || dumb || !io::stdout().is_terminal() {
-        return once(&open(&name(args)?)?, look, args.interval);
+        return once(&engines::open(args.name.as_deref())?, look, args.interval);
     }
     // Asked before the terminal is taken: an error is a line of text.
     let monitor = match (&args.name, picker::living()?.len()) {
         (None, 2..) => None,
-        _ => Some(open(&name(args)?)?),
+        _ => Some(engines::open(args.name.as_deref())?),
     };
     let mut screen = Screen::take()?;
     let end = attend(&mut screen, monitor, look, args.interval);
@@ -105,33 +106,11 @@ fn attend(
     let monitor = match monitor {
         Some(monitor) => monitor,
         None => match picker::pick(screen, look)? {
-            Ok(name) => open(&name)?,
+            Ok(name) => engines::open(Some(&name))?,
             Err(end) => return Ok(end),
         },
     };
     watch(screen, &monitor, look, interval)
-}
-
-fn open(name: &str) -> Result<Monitor> {
-    Monitor::open(name).map_err(Error::engine("cannot watch the engine"))
-}
-
-/// The engine that is meant.
-fn name(args: &Args) -> Result<String> {
-    if let Some(name) = &args.name {
-        return Ok(name.clone());
-    }
-    let mut names: Vec<String> = (picker::living()?.into_iter())
-        .map(|engine| engine.name)
-        .collect();
-    match names.len() {
-        0 => Err(Error::Unfit("no engine with a name is running".into())),
-        1 => Ok(names.remove(0)),
-        _ => Err(Error::Unfit(format!(
-            "several engines are running, name one of them: {}",
-            names.join(", ")
-        ))),
-    }
 }
 
 /// One picture, with the rates of `interval`.

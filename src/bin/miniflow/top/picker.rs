@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use miniflow::monitor::{self, Found};
+use miniflow::monitor::Found;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
@@ -11,14 +11,15 @@ use ratatui::text::{Line, Span};
 use super::look::Look;
 use super::screen::{Input, Screen};
 use super::watch::End;
-use crate::error::{Error, Result};
+use crate::engines;
+use crate::error::Result;
 
 /// How often the list is made anew.
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// The engines that live.
 pub(crate) fn living() -> Result<Vec<Found>> {
-    let mut engines = monitor::list().map_err(Error::engine("listing the engines"))?;
+    let mut engines = engines::all()?;
     engines.retain(|engine| engine.alive);
     engines.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(engines)

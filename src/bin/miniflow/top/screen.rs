@@ -50,6 +50,7 @@ impl Screen {
     /// Takes the terminal over until this is dropped, or until a panic.
     pub(crate) fn take() -> Result<Self> {
         give_back_on_panic();
+        log::set_max_level(log::LevelFilter::Off); // it would write across the picture
         // Before the first change that a signal would have to undo.
         let notices = listen()?;
         take_over().map_err(Error::system("setting the terminal up"))?;

@@ -1,12 +1,11 @@
 //! What has happened: decisions about numbers of workers, deaths of workers, and what is amiss.
 
-use miniflow::status::{Crash, DecisionRow, Status};
+use miniflow::status::{Crash, DecisionRow, Status, signal_name};
 use miniflow::{Action, Class};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use signal_hook::low_level::signal_name;
 
 use super::{Block, Picture, draw_block, paint, take};
 use crate::top::figures::{age, between, count, percent, time};
@@ -131,12 +130,12 @@ fn beginning(
     look: Look,
     (at_ms, now_ms): (i64, i64),
     class: Class,
-    what: &'static str,
+    what: &str,
     style: Style,
 ) -> Vec<Span<'static>> {
     let age = age(between(at_ms, now_ms));
     vec![
-        Span::styled(format!(" {age:>6} ago  "), look.faint()),
+        Span::styled(format!(" {age:>6}  "), look.faint()),
         Span::raw(format!("{:<4} ", class.name())),
         Span::styled(format!("{what:<7} "), style),
     ]
@@ -167,17 +166,14 @@ fn decision(look: Look, row: &DecisionRow, now_ms: i64) -> Line<'static> {
 }
 
 fn death(look: Look, crash: &Crash, now_ms: i64) -> Line<'static> {
-    let times = (crash.at_ms, now_ms);
-    let mut spans = beginning(look, times, crash.class, "death", look.bad());
     let how = match (crash.signal, crash.exit_code) {
         (0, 0) => "ended".to_owned(),
         (0, code) => format!("exit {code}"),
-        (signal, _) => i32::try_from(signal)
-            .ok()
-            .and_then(signal_name)
-            .map_or_else(|| format!("signal {signal}"), str::to_owned),
+        (signal, _) => signal_name(signal),
     };
-    spans.push(Span::raw(format!("Process {}: {how}", crash.worker)));
+    let times = (crash.at_ms, now_ms);
+    let mut spans = beginning(look, times, crash.class, &how, look.trouble());
+    spans.push(Span::raw(format!("Process {}", crash.worker)));
     if !crash.place.is_empty() {
         spans.push(Span::raw(format!(" in {}", crash.place)));
     }

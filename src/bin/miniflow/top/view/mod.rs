@@ -43,7 +43,7 @@ impl Block {
 }
 
 /// Side by side there is room for two lists of events from this width on.
-const WIDE: u16 = 130;
+const WIDE: u16 = 150;
 
 /// Draws it; returns how far each pane can be scrolled.
 pub(crate) fn draw(picture: Picture<'_>, area: Rect, buf: &mut Buffer) -> [usize; 2] {

@@ -9,9 +9,11 @@ use crate::top::figures::{count, rate};
 use crate::top::look::Look;
 use crate::top::model::Trend;
 
-/// Lines of a graph, and an empty one above and below.
+/// Lines of a graph, and an empty one above.
 pub(super) const HEIGHT: usize = GRAPH + 1;
 const GRAPH: usize = 2;
+/// Fewer values are no history.
+const FEWEST: usize = 3;
 /// Cells of the text beside a graph.
 const LABEL: u16 = 11;
 
@@ -61,6 +63,9 @@ fn graph(
         ..area
     };
     let values: Vec<f64> = trend.last(width.into()).collect();
+    if values.len() < FEWEST {
+        return;
+    }
     paint(look, &bars(look, &values, width.into()), graph, buf);
 }
 

@@ -160,7 +160,7 @@ fn cells(
     };
     let trouble = |number: u64| match number {
         0 => Line::styled("0", look.faint()),
-        _ => Line::styled(count(number), look.bad()),
+        _ => Line::styled(count(number), look.trouble()),
     };
     let known = |value: u64, text: fn(u64) -> String| match value {
         0 => Line::styled("-", look.faint()),
