@@ -453,10 +453,11 @@ fn limit_files(command: &mut Command, files: u64) {
 
 // ---- help, man pages, completions ----
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "ls",
     "status",
+    "top",
     "metrics",
     "doctor",
     "clean",
@@ -589,6 +590,8 @@ fn a_reader_that_goes_away_is_no_error() {
         &["ls"][..],
         &["status", &name],
         &["status", &name, "--watch", "0.1"],
+        &["top", &name, "--once"],
+        &["metrics", &name],
         &["doctor", "--no-engine"],
         &["clean", "--dry-run"],
         &["man", "run"],
