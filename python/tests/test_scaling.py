@@ -71,6 +71,15 @@ def test_a_policy_can_be_named_alone():
         assert list(executor.map(pow, range(10), [2] * 10)) == [n * n for n in range(10)]
 
 
+def test_an_executor_has_no_decisions_before_its_first_call_and_after_its_end():
+    executor = Executor(2)
+    assert executor.scaling_decisions() == []
+    executor.resize(1)
+    assert [decision.action for decision in executor.scaling_decisions()] == ["resize"]
+    executor.shutdown()
+    assert executor.scaling_decisions() == []
+
+
 def test_submissions_wait_while_memory_is_at_its_end():
     # More than a thousandth is in use on every machine.
     with Executor(1, scaling=Scaling("off", memory_refuse=0.001)) as executor:

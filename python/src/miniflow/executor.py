@@ -243,9 +243,17 @@ class Executor(concurrent.futures.Executor):
         core.resize(False, checked_count("workers", workers, self._max_workers))
 
     def scaling_decisions(self) -> list[ScalingDecision]:
-        """The last 1000 decisions about the number of workers, oldest first."""
+        """The last 1000 decisions about the number of workers, oldest first; none before the first call and
+        after the end."""
         core = self._core
-        return [] if core is None else core.scaling_decisions()
+        if core is None:
+            return []
+        try:
+            return core.scaling_decisions()
+        except EngineError:
+            if self._shut:
+                return []
+            raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the workers when those that were taken have ended.
