@@ -16,7 +16,7 @@ use std::sync::Arc;
 use common::{Name, Proc, collect, cpu_only, run_to_end, until, watchdog};
 use miniflow::{Engine, Submission};
 use pty::Pty;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use vt100::Screen;
 
 const MINIFLOW: &str = env!("CARGO_BIN_EXE_miniflow");
@@ -165,7 +165,14 @@ fn escape_and_ctrl_c_quit_too() {
 fn signals_that_end_programs_end_it_with_the_terminal_as_it_was() {
     let _watchdog = watchdog(120);
     let engine = Busy::start(1);
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    // Of SIGQUIT, no core file.
+    let limit = getrlimit(Resource::Core);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Core, none).unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut pty = Pty::start(top(&[&engine.name]), 24, 80);
         pty.shows("Process 0:");
         pty.signal(signal);
