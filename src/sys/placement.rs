@@ -159,17 +159,23 @@ pub(crate) fn apply(seat: &Seat) -> Vec<(Step, i32)> {
     refused
 }
 
-/// The threads of this process; `None` is the calling one, and the only one if there is no `/proc`.
+/// The threads of this process; `None` is the calling one, and the only one if `/proc` does not tell.
 fn threads() -> Vec<Option<Pid>> {
-    let Ok(entries) = fs::read_dir("/proc/self/task") else {
-        return vec![None];
-    };
-    let me = rustix::thread::gettid();
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
     let ids = entries.filter_map(|entry| {
         let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
         Pid::from_raw(id)
     });
-    ids.map(|id| (id != me).then_some(id)).collect()
+    among(&ids.collect::<Vec<_>>(), rustix::thread::gettid())
+}
+
+/// `ids` without the calling thread's own, `me`. If that is not among them, they are numbers of another pid
+/// namespace (a `/proc` from outside of a container), and in this one of other processes' threads.
+fn among(ids: &[Pid], me: Pid) -> Vec<Option<Pid>> {
+    if !ids.contains(&me) {
+        return vec![None];
+    }
+    ids.iter().map(|&id| (id != me).then_some(id)).collect()
 }
 
 /// One step for one thread.
@@ -267,6 +273,15 @@ mod tests {
             words[word] = nonsense;
             assert_eq!(Seat::from_words(words), None, "{word} {nonsense}");
         }
+    }
+
+    #[test]
+    fn threads_with_the_numbers_of_another_pid_namespace_are_left_alone() {
+        let [me, sibling, stranger] = [7, 8, 9].map(|id| Pid::from_raw(id).unwrap());
+        assert_eq!(among(&[me, sibling], me), [None, Some(sibling)]);
+        assert_eq!(among(&[stranger], me), [None]);
+        assert_eq!(among(&[], me), [None]);
+        assert!(threads().contains(&None));
     }
 
     #[test]

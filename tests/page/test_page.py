@@ -55,6 +55,12 @@ class PageOfAnEngine(unittest.TestCase):
         self.assertIn("scaling adaptive", about)
         self.assertEqual(browser.count("#classes tr"), 2)
 
+    def test_an_address_with_a_name_that_is_none_shows_what_there_is(self) -> None:
+        browser.open("about:blank")  # else nothing is loaded anew
+        browser.open(f"{self.server.url}#%")
+        until("the page has a rate", lambda: self.rate() > 0)
+        self.assertEqual(browser.text("h1"), self.name)
+
     def test_it_has_a_row_and_a_bar_for_every_worker(self) -> None:
         names = "return [...document.querySelectorAll('#workers th')].map(th => th.textContent)"
 

@@ -122,7 +122,8 @@ impl<const W: usize> Field for Text<W> {
     }
 }
 
-/// The text in the bytes of `words`, up to the first NUL.
+/// The text in the bytes of `words`, up to the first NUL, in one line. Whoever wrote it, it may be shown on
+/// a terminal, which takes orders from control characters.
 pub(super) fn text_of(words: impl IntoIterator<Item = u64>) -> String {
     let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_ne_bytes).collect();
     bytes.truncate(
@@ -131,7 +132,15 @@ pub(super) fn text_of(words: impl IntoIterator<Item = u64>) -> String {
             .position(|&byte| byte == 0)
             .unwrap_or(bytes.len()),
     );
-    String::from_utf8_lossy(&bytes).into_owned()
+    let harmless = |c: char| match c {
+        '\t' | '\n' | '\r' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    String::from_utf8_lossy(&bytes)
+        .chars()
+        .map(harmless)
+        .collect()
 }
 
 /// A plain struct that is kept as `N` words.
@@ -487,6 +496,17 @@ mod tests {
         for nonsense in [1, u64::from(u32::MAX), u64::MAX, 1 << 33] {
             assert_eq!(Option::<f32>::get(&[nonsense]), None, "{nonsense:#x}");
         }
+    }
+
+    #[test]
+    fn a_text_gives_a_terminal_no_orders() {
+        let shown = |text: &str| Text::<4>::new(text).to_string();
+        assert_eq!(shown("no\thuge\r\npages"), "no huge  pages");
+        assert_eq!(
+            shown("\x1b[2Jx\x7f\u{9b}1m"),
+            "\u{fffd}[2Jx\u{fffd}\u{fffd}1m"
+        );
+        assert_eq!(shown("gr\u{fc}n"), "gr\u{fc}n");
     }
 
     #[test]

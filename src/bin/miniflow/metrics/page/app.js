@@ -28,9 +28,18 @@ const MEMORY = {
 /** What was seen of one engine, oldest first: {time, status, rate, busy, late ...}. */
 let looks = [];
 /** The engine that is shown; "" = the only one there is. */
-let chosen = decodeURIComponent(location.hash.slice(1));
+let chosen = nameIn(location.hash);
 /** When it was seen last, as a time of day. */
 let lastSeen = "";
+
+/** The name in the part of an address behind "#"; "" if that is none. */
+function nameIn(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return ""; // a lone %
+  }
+}
 
 const $ = (id) => document.getElementById(id);
 
