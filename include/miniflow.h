@@ -943,6 +943,14 @@ typedef struct mf_log_record {
   char message[3584];
 } mf_log_record;
 
+/**
+ * Told each message of the log, one at a time, on a thread of the library's own that holds none of its
+ * locks: it may take its time (messages that come meanwhile wait, see mf_log_read()), may wait for
+ * other threads, and may use the library, but for mf_set_log(). It must not throw a C++ exception or
+ * longjmp out. The record is valid until it returns.
+ */
+typedef void (*mf_log_fn)(void *user, const struct mf_log_record *record);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1957,9 +1965,8 @@ int32_t mf_log_level(int32_t level);
 /**
  * Fetches the oldest message of the log that was not fetched yet; see mf_log_level().
  *
- * There is no callback for messages, on purpose: it would run on threads of the library and under
- * its locks, and one that needs a lock of its own, such as an interpreter's, could wait for a
- * thread that waits for the library.
+ * For a program that would rather be called: mf_set_log(). A thread that reads is the better way where
+ * a call from a foreign thread is dear, as in an interpreter.
  *
  * - `record`: receives the message; its `size` is set by the caller.
  * - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
@@ -1989,6 +1996,31 @@ int32_t mf_log_read(struct mf_log_record *record,
  * Returns MF_OK. Any thread. Forked child: for its own queue. Since 0.1.
  */
 int32_t mf_log_wake(void);
+
+/**
+ * Has each message of the log told to a function; see mf_log_fn for what it may do, and mf_log_level()
+ * for what messages there are. It replaces the function that was told before.
+ *
+ * - `function`: NULL for none. What waits is told to the one before; when this returns, that is not
+ *   called any more.
+ * - `user`: its first argument.
+ * - `level`: as for mf_log_level(), which this calls.
+ *
+ * Returns MF_OK, or
+ * - MF_E_INVALID: no such level, or called by the function itself;
+ * - MF_E_UNSUPPORTED: as for mf_log_level();
+ * - MF_E_SYSTEM: no thread could be started.
+ *
+ * A thread that waits in mf_log_read() meanwhile gets some of the messages in place of the function.
+ * Waits for the function that was told before to return. Any thread. Forked child: has no function until
+ * it sets one. Since 0.1.
+ *
+ * Pointers:
+ * `function` is NULL or what mf_log_fn says, with this `user`, until it is replaced.
+ */
+int32_t mf_set_log(mf_log_fn function,
+                   void *user,
+                   int32_t level);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -18,7 +18,7 @@ use std::process::Command;
 use library::{libraries, root, run};
 
 /// The files of `src/ffi` that declare something, in the header's order.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "types",
     "config",
     "placement",
@@ -33,6 +33,7 @@ const SOURCES: [&str; 15] = [
     "view",
     "worker",
     "zygote",
+    "log_callback",
     "log",
 ];
 

@@ -174,6 +174,9 @@ fn a_load_step_is_spread_done_four_times_as_fast_and_forgotten_by_the_adaptive_p
 /// `MINIFLOW_LONG=1`; the short form is the simulation in `src/engine/scaling`.
 fn alternating_load(name: &str, scaling: Scaling) {
     if std::env::var_os("MINIFLOW_LONG").is_none() {
+        println!(
+            "SKIP: three minutes, with MINIFLOW_LONG=1 only; the policies' own tests simulate it"
+        );
         return;
     }
     let _watchdog = watchdog(300);

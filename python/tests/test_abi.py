@@ -163,7 +163,12 @@ def in_ctypes(kind: str, structs: dict[str, type[ctypes.Structure]]) -> Any:
         numbers = {"size_t": ctypes.c_size_t, "uint64_t": ctypes.c_uint64}
         return ctypes.POINTER(numbers[name]) if name in numbers else ctypes.c_void_p
     names = {name: scalar for scalar, name in SCALARS.items()}
-    others = {"size_t": ctypes.c_size_t, "mf_class": ctypes.c_int32, "mf_dispatch_fn": ctypes.c_void_p}
+    others = {
+        "size_t": ctypes.c_size_t,
+        "mf_class": ctypes.c_int32,
+        "mf_dispatch_fn": ctypes.c_void_p,
+        "mf_log_fn": ctypes.c_void_p,
+    }
     return {**names, **others}[plain]
 
 

@@ -1,18 +1,24 @@
 //! The log, for C: chosen by level, read from a queue.
 
-use std::ffi::c_char;
-use std::sync::OnceLock;
+use std::ffi::{c_char, c_void};
+use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
 use ::log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::ffi::error::{guard, refuse};
+use crate::ffi::log_callback::{Teller, is_telling, mf_log_fn};
 use crate::ffi::log_queue::{Logger, Message, NoMessage};
+use crate::ffi::per_process::PerProcess;
 use crate::ffi::sized;
 use crate::ffi::types::*;
+use crate::sys::sync::lock;
 
 static LOGGER: Logger = Logger::new();
+
+/// Who tells the log to a function, if one is set.
+static TELLER: PerProcess<Mutex<Option<Teller>>> = PerProcess::new();
 
 /// Makes ours the logger of this program, once. Loggers cannot be replaced.
 fn install() -> Result<()> {
@@ -40,27 +46,31 @@ fn install() -> Result<()> {
 #[unsafe(no_mangle)]
 pub extern "C" fn mf_log_level(level: i32) -> i32 {
     guard(|| {
-        let filter = match level {
-            MF_LOG_OFF => LevelFilter::Off,
-            MF_LOG_ERROR => LevelFilter::Error,
-            MF_LOG_WARN => LevelFilter::Warn,
-            MF_LOG_INFO => LevelFilter::Info,
-            MF_LOG_DEBUG => LevelFilter::Debug,
-            MF_LOG_TRACE => LevelFilter::Trace,
-            other => return Err(Error::invalid(format!("{other} is not a log level"))),
-        };
-        install()?;
-        LOGGER.queue()?;
-        ::log::set_max_level(filter);
+        set_level(level)?;
         Ok(MF_OK)
     })
 }
 
+fn set_level(level: i32) -> Result<()> {
+    let filter = match level {
+        MF_LOG_OFF => LevelFilter::Off,
+        MF_LOG_ERROR => LevelFilter::Error,
+        MF_LOG_WARN => LevelFilter::Warn,
+        MF_LOG_INFO => LevelFilter::Info,
+        MF_LOG_DEBUG => LevelFilter::Debug,
+        MF_LOG_TRACE => LevelFilter::Trace,
+        other => return Err(Error::invalid(format!("{other} is not a log level"))),
+    };
+    install()?;
+    LOGGER.queue()?;
+    ::log::set_max_level(filter);
+    Ok(())
+}
+
 /// Fetches the oldest message of the log that was not fetched yet; see mf_log_level().
 ///
-/// There is no callback for messages, on purpose: it would run on threads of the library and under
-/// its locks, and one that needs a lock of its own, such as an interpreter's, could wait for a
-/// thread that waits for the library.
+/// For a program that would rather be called: mf_set_log(). A thread that reads is the better way where
+/// a call from a foreign thread is dear, as in an interpreter.
 ///
 /// - `record`: receives the message; its `size` is set by the caller.
 /// - `timeout_ns`: nanoseconds to wait for one; < 0 for ever, 0 not at all.
@@ -109,8 +119,49 @@ pub extern "C" fn mf_log_wake() -> i32 {
     })
 }
 
+/// Has each message of the log told to a function; see mf_log_fn for what it may do, and mf_log_level()
+/// for what messages there are. It replaces the function that was told before.
+///
+/// - `function`: NULL for none. What waits is told to the one before; when this returns, that is not
+///   called any more.
+/// - `user`: its first argument.
+/// - `level`: as for mf_log_level(), which this calls.
+///
+/// Returns MF_OK, or
+/// - MF_E_INVALID: no such level, or called by the function itself;
+/// - MF_E_UNSUPPORTED: as for mf_log_level();
+/// - MF_E_SYSTEM: no thread could be started.
+///
+/// A thread that waits in mf_log_read() meanwhile gets some of the messages in place of the function.
+/// Waits for the function that was told before to return. Any thread. Forked child: has no function until
+/// it sets one. Since 0.1.
+///
+/// # Safety
+/// `function` is NULL or what mf_log_fn says, with this `user`, until it is replaced.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mf_set_log(function: mf_log_fn, user: *mut c_void, level: i32) -> i32 {
+    guard(|| {
+        let tellers = TELLER.get_or_make(Mutex::default)?;
+        if is_telling() {
+            return Err(Error::invalid(
+                "mf_set_log() was called by the log's function",
+            ));
+        }
+        let mut teller = lock(tellers);
+        set_level(level)?;
+        if let Some(before) = teller.take() {
+            before.end();
+        }
+        if let Some(function) = function {
+            // SAFETY: the caller's word; `end` is called before another is set.
+            *teller = Some(unsafe { Teller::start(LOGGER.queue()?, function, user) }?);
+        }
+        Ok(MF_OK)
+    })
+}
+
 /// The C form of a message.
-fn describe(message: &Message) -> mf_log_record {
+pub(crate) fn describe(message: &Message) -> mf_log_record {
     let since = message.time.duration_since(SystemTime::UNIX_EPOCH);
     let time_ns = sized::nanoseconds(since.unwrap_or_default());
     let count = |len| u32::try_from(len).unwrap_or(u32::MAX);

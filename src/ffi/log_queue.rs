@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -127,10 +128,34 @@ impl Queue {
         }
     }
 
+    /// The oldest message, waiting for one; `None` if there is none and `over` has been set, which
+    /// [`Queue::finish`] does.
+    pub(crate) fn next(&self, over: &AtomicBool) -> Option<Message> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(message) = state.messages.pop_front() {
+                return Some(message);
+            }
+            // Relaxed: the lock orders it.
+            if over.load(Ordering::Relaxed) {
+                return None;
+            }
+            state = (self.news.wait(state)).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sets `over`, and tells who waits in [`Queue::next`].
+    pub(crate) fn finish(&self, over: &AtomicBool) {
+        let state = lock(&self.state);
+        over.store(true, Ordering::Relaxed); // the lock orders it
+        drop(state);
+        self.news.notify_all();
+    }
+
     /// Ends one wait, or the next one if nobody waits.
     pub(crate) fn wake(&self) {
         lock(&self.state).wakes += 1;
-        self.news.notify_one();
+        self.news.notify_all(); // one may be in `next`, which this does not concern
     }
 }
 

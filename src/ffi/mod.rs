@@ -16,6 +16,7 @@ mod handle;
 mod handler;
 mod host;
 mod log;
+pub mod log_callback;
 mod log_queue;
 mod per_process;
 mod placement;

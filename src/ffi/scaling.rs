@@ -219,7 +219,7 @@ fn text<const N: usize>(text: &str) -> [c_char; N] {
     }
     let mut chars = [0; N];
     for (place, byte) in chars.iter_mut().zip(text[..end].bytes()) {
-        *place = byte.cast_signed();
+        *place = c_char::from_ne_bytes([byte]);
     }
     chars
 }

@@ -82,9 +82,11 @@ impl MemoryMeter {
             let limits = ["memory.max", "memory.high"].map(|file| group.number(file));
             let total = limits.into_iter().flatten().min().filter(|&n| n > 0)?;
             let current = group.number("memory.current")?;
-            // Files that nobody has read lately are given up before anything is short.
+            // Cached files are given up before anything is short; when that begins to hurt, because they are
+            // in use, the pressure says so.
             let stat = group.read("memory.stat").unwrap_or_default();
-            let spare = value_of(&stat, "inactive_file").unwrap_or(0);
+            let cached = ["inactive_file", "active_file"].map(|key| value_of(&stat, key));
+            let spare = cached.into_iter().flatten().sum();
             Some(Extent {
                 group: Some(group.name().to_owned()),
                 total,
@@ -186,7 +188,7 @@ mod tests {
         write(&format!("{group}/memory.current"), "900\n");
         write(
             &format!("{group}/memory.stat"),
-            "anon 5\ninactive_file 100\n",
+            "anon 5\ninactive_file 70\nactive_file 30\n",
         );
         let extent = meter().extent.unwrap();
         assert_eq!(extent.group.as_deref(), Some("/job"));

@@ -35,6 +35,45 @@ static void *reader(void *arg) {
   return arg;
 }
 
+/* What the function was told. */
+struct told {
+  pthread_mutex_t lock;
+  uint32_t messages;
+  int again; /* what mf_set_log() answered in the function itself */
+  char last[4096];
+};
+
+static void hear(void *user, const mf_log_record *message) {
+  struct told *told = (struct told *)user;
+  CHECK(message->size == sizeof *message);
+  CHECK(strncmp(message->target, "miniflow::", 10) == 0);
+  pthread_mutex_lock(&told->lock);
+  told->messages++;
+  told->again = mf_set_log(NULL, NULL, MF_LOG_OFF);
+  snprintf(told->last, sizeof told->last, "%s", message->message);
+  pthread_mutex_unlock(&told->lock);
+}
+
+/* A function is told what comes, also while its lock is held by who uses the engine, and nothing after
+ * it was taken away. */
+static void callback(void) {
+  static struct told told = {PTHREAD_MUTEX_INITIALIZER, 0, 0, ""};
+  IS(mf_set_log(hear, &told, MF_LOG_TRACE + 1), MF_E_INVALID);
+  IS(mf_set_log(hear, &told, MF_LOG_WARN), MF_OK);
+  pthread_mutex_lock(&told.lock);
+  crash();
+  CHECK(told.messages == 0);
+  pthread_mutex_unlock(&told.lock);
+  IS(mf_set_log(NULL, NULL, MF_LOG_WARN), MF_OK); /* tells what waits, first */
+  CHECK(told.messages > 0);
+  CHECK(strstr(told.last, "worker") != NULL);
+  IS(told.again, MF_E_INVALID);
+  told.messages = 0;
+  crash();
+  CHECK(told.messages == 0);
+  IS(mf_log_read(&record, 20 * SECOND), MF_OK);
+}
+
 /* A child has a queue of its own, and none before it asks. */
 static void fork_and_read(void) {
   int status;
@@ -112,7 +151,11 @@ int main(void) {
   IS(mf_log_read(&record, 0), MF_E_TIMEOUT); /* does not wait */
   IS(mf_log_read(&record, -1), MF_E_CLOSED);
 
+  callback();
+
   IS(mf_log_level(MF_LOG_OFF), MF_OK);
+  while (mf_log_read(&record, 0) == MF_OK) {
+  }
   crash();
   IS(mf_engine_free(engine), MF_OK);
   IS(mf_log_read(&record, 0), MF_E_TIMEOUT);

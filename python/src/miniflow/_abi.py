@@ -520,6 +520,7 @@ PROTOTYPES: dict[str, Prototype] = {
     "mf_worker_slot": _short(_worker),
     "mf_worker_class": _short(_worker),
     "mf_worker_leave": _waits(_worker),
+    "mf_set_log": _waits(c_void_p, c_void_p, c_int32),
     "mf_log_level": _short(c_int32),
     "mf_log_read": _waits(POINTER(LogRecord), c_int64),
     "mf_log_wake": _short(),
