@@ -1,8 +1,8 @@
 //! Watching engines from outside: other processes of the same user, by the engine's name.
 //!
-//! A named engine ([`Builder::name`](crate::Builder::name)) keeps its [status](crate::status::Status)
-//! in a small segment of POSIX shared memory, brought up to date every 100 ms while it is busy. A
-//! monitor maps it read-only: the engine neither knows nor waits.
+//! An engine with a name, an automatic one or that of [`Builder::name`](crate::Builder::name), keeps its
+//! [status](crate::status::Status) in a small segment of POSIX shared memory, brought up to date every
+//! 100 ms while it is busy. A monitor maps it read-only: the engine neither knows nor waits.
 //!
 //! ```no_run
 //! for engine in miniflow::monitor::list()?.iter().filter(|e| e.alive) {

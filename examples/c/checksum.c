@@ -1,5 +1,5 @@
 /* Checksums every file under a directory, in worker processes.
- *   cc -O2 -I include examples/c/checksum.c -L target/release -lminiflow -o checksum
+ *   cc -O2 -I include examples/c/checksum.c -L target/release -lminiflow -Wl,-rpath,$PWD/target/release -o checksum
  *   ./checksum [--each] [--verify] [--workers N] [--program ./worker] DIR
  * One task per file, its path as payload, in batches; completions by epoll on the engine's event
  * fd. Files that cannot be read are failed tasks, and reported. Symbolic links are not followed. */

@@ -1,6 +1,6 @@
 /* The worker program of checksum.c (--program): joins the engine that started it and works on as
  * many threads as it may hold tasks.
- *   cc -pthread -I include examples/c/worker.c -L target/release -lminiflow -o worker */
+ *   cc -pthread -I include examples/c/worker.c -L target/release -lminiflow -Wl,-rpath,$PWD/target/release -o worker */
 #include "checksum.h"
 
 #include <pthread.h>

@@ -121,8 +121,8 @@ pub unsafe extern "C" fn mf_worker_stats(
     })
 }
 
-/// What the engine's parts do, as JSON: an object with the engine's state, counters, classes and
-/// workers.
+/// What the engine's parts do, as JSON: an object with the engine's state, counters, classes, workers,
+/// histograms, crashes and decisions, which docs/status.md describes.
 ///
 /// - `engine`: the engine.
 /// - `buf`: receives as much of the text as fits, cut at a character, and a NUL; may be NULL if
