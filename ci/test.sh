@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands; about 15 minutes on 2 cores. Each step is a script or a
+# Everything that must hold before a change lands; about 25 minutes on 2 cores. Each step is a script or a
 # command that also runs by hand. Needs Rust, a C compiler and Python; steps that need more say SKIP.
 set -euo pipefail
 cd "$(dirname "$0")/.."

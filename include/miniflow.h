@@ -1436,8 +1436,8 @@ int32_t mf_worker_stats(struct mf_engine *engine,
                         size_t max);
 
 /**
- * What the engine's parts do, as JSON: an object with the engine's state, counters, classes and
- * workers.
+ * What the engine's parts do, as JSON: an object with the engine's state, counters, classes, workers,
+ * histograms, crashes and decisions, which docs/status.md describes.
  *
  * - `engine`: the engine.
  * - `buf`: receives as much of the text as fits, cut at a character, and a NUL; may be NULL if
@@ -1451,7 +1451,9 @@ int32_t mf_worker_stats(struct mf_engine *engine,
  * Pointers:
  * `buf` is NULL or valid for writes of `cap` bytes.
  */
-int32_t mf_status_json(struct mf_engine *engine, char *buf, size_t cap);
+int32_t mf_status_json(struct mf_engine *engine,
+                       char *buf,
+                       size_t cap);
 
 /**
  * The name by which others can watch the engine: the one in mf_config, or an automatic one.
